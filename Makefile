@@ -1,0 +1,47 @@
+# vnfpool: what can be done with this repository. `make` alone prints this list.
+
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+# rustup puts cargo here; a root shell started by sudo often does not look there.
+export PATH := $(HOME)/.cargo/bin:$(PATH)
+CARGO := cargo
+# Build exactly what Cargo.lock says; a change of it is a commit of its own.
+LOCKED := --locked
+VNFPOOL := target/release/vnfpool
+
+# The parts of a target run one after the other, also under `make -j`.
+.NOTPARALLEL:
+.PHONY: help root setup setup-bench build demo test lint bench clean-lab
+
+help: ## Print this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+root:
+	@[ "$$(id -u)" = 0 ] || { echo "make $(MAKECMDGOALS): needs root, since it makes network namespaces; try: sudo make $(MAKECMDGOALS)" >&2; exit 1; }
+
+setup: ## Install what building and testing need and this machine lacks
+	@scripts/setup
+
+setup-bench:
+	@scripts/setup --bench
+
+build: ## Build the release program: target/release/vnfpool
+	$(CARGO) build $(LOCKED) --release --package vnfpool
+
+demo: root setup build ## See a pool of two gateways lose its active (root; writes vnfpool-demo.html)
+	$(VNFPOOL) demo
+
+lint: ## Formatting, clippy and documentation, without a warning
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy $(LOCKED) --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc $(LOCKED) --workspace --no-deps
+
+# The tests come last, so that their summary is the end of the output.
+test: root setup lint ## Run every check and every test (root)
+	$(CARGO) nextest run $(LOCKED) --workspace
+
+bench: root setup-bench build ## Measure the figures beside keepalived's (root; an hour; writes vnfpool-bench.md)
+	$(VNFPOOL) bench
+
+clean-lab: root ## Remove what an interrupted demo, bench or test left behind
+	@if [ -x $(VNFPOOL) ]; then $(VNFPOOL) lab clean; else $(CARGO) run $(LOCKED) --quiet --package vnfpool -- lab clean; fi

@@ -1,0 +1,347 @@
+//! From what probes and tap recorded to the figures of one fault. Pure functions.
+
+use serde::Serialize;
+
+use crate::clock::{Nanos, millis};
+use crate::namespaces::Gateway;
+use crate::observe::{QUESTION_INTERVAL, Sightings};
+use crate::traffic::{ConnectionLog, PROBE_INTERVAL, Probe, TrafficLog};
+
+/// A probe that comes back later than this is as good as lost to whoever waits for it.
+const ANSWER_LIMIT: Nanos = 1_000_000_000;
+
+/// The time that one fault is judged over.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Window {
+    /// From here on every lost probe counts.
+    pub(crate) from: Nanos,
+    /// When the fault (or the command) happened.
+    pub(crate) fault: Nanos,
+    /// The end; probes sent until here count.
+    pub(crate) to: Nanos,
+}
+
+/// What one address family's traffic went through.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct FamilyFigures {
+    /// The longest run of lost probes, by send time, in ms.
+    pub outage_ms: f64,
+    /// The longest time between two probes, in ms: 1 on a machine that has the time.
+    pub probe_pause_ms: f64,
+    /// All lost probes; one is sent each millisecond.
+    pub probes_lost: usize,
+    /// Probes sent in the window.
+    pub probes_sent: usize,
+    /// Connections that moved data before the fault and after the window.
+    pub tcp_alive: usize,
+    /// All connections.
+    pub tcp_total: usize,
+    /// The longest silence on a connection that lived, median over the connections, in ms.
+    pub tcp_stall_ms: f64,
+}
+
+/// What one fault did.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Figures {
+    /// IPv4.
+    pub ipv4: FamilyFigures,
+    /// IPv6, counted separately.
+    pub ipv6: FamilyFigures,
+    /// Ownership questions answered by both gateways, times 5 ms.
+    pub two_owners_ms: u64,
+    /// Ownership questions answered by nobody, times 5 ms.
+    pub no_owner_ms: u64,
+    /// From the fault to the first owner frame of the other gateway, if there was one.
+    pub takeover_ms: Option<f64>,
+    /// Owner frames of the old active after the first one of the new.
+    pub stale_frames: usize,
+    /// From the first owner frame of the new active to the last one of the old, in ms.
+    pub overlap_ms: f64,
+    /// Frames the tap missed; not 0 makes the ownership figures a lower bound.
+    pub tap_missed: u64,
+}
+
+/// Judges one window; `active` owned the addresses before the fault.
+pub(crate) fn figures(
+    window: Window,
+    active: Gateway,
+    traffic: &TrafficLog,
+    sightings: &Sightings,
+) -> Figures {
+    let family = |is_ipv6: bool, probes| {
+        let connections = traffic
+            .connections
+            .iter()
+            .filter(|connection| connection.is_ipv6 == is_ipv6);
+        family_figures(window, probes, &connections.collect::<Vec<_>>())
+    };
+    let (two_owners_ms, no_owner_ms) = owners(window, sightings);
+    let change = change_of_owner(window, active, sightings);
+    Figures {
+        ipv4: family(false, &traffic.probes_v4),
+        ipv6: family(true, &traffic.probes_v6),
+        two_owners_ms,
+        no_owner_ms,
+        takeover_ms: change
+            .as_ref()
+            .map(|change| millis(change.first_new - window.fault)),
+        stale_frames: change.as_ref().map_or(0, |change| change.stale_frames),
+        overlap_ms: change.as_ref().map_or(0.0, |change| {
+            millis(change.last_old.saturating_sub(change.first_new))
+        }),
+        tap_missed: sightings.missed,
+    }
+}
+
+fn family_figures(
+    window: Window,
+    probes: &[Probe],
+    connections: &[&ConnectionLog],
+) -> FamilyFigures {
+    let sent: Vec<Probe> = probes
+        .iter()
+        .copied()
+        .filter(|probe| probe.sent >= window.from && probe.sent < window.to)
+        .collect();
+    let alive: Vec<&&ConnectionLog> = connections
+        .iter()
+        .filter(|connection| is_alive(window, connection))
+        .collect();
+    let mut stalls: Vec<Nanos> = alive
+        .iter()
+        .map(|connection| longest_silence(window, &connection.arrivals))
+        .collect();
+    stalls.sort_unstable();
+    FamilyFigures {
+        outage_ms: millis(longest_loss(&sent)),
+        probe_pause_ms: millis(longest_pause(&sent)),
+        probes_lost: sent.iter().filter(|probe| is_lost(probe)).count(),
+        probes_sent: sent.len(),
+        tcp_alive: alive.len(),
+        tcp_total: connections.len(),
+        tcp_stall_ms: stalls
+            .get(stalls.len() / 2)
+            .map_or(0.0, |stall| millis(*stall)),
+    }
+}
+
+pub(crate) fn is_lost(probe: &Probe) -> bool {
+    probe.back == 0 || probe.back - probe.sent > ANSWER_LIMIT
+}
+
+/// The longest run of lost probes, from the first to the last of them by send time, and one
+/// interval for the last.
+///
+/// A pause of the probe itself at the end of a run does not count: on a machine that is starved
+/// (by a daemon at a higher real-time priority, say) it would pass for an outage that nobody
+/// has seen. [`FamilyFigures::probe_pause_ms`] shows such pauses.
+fn longest_loss(probes: &[Probe]) -> Nanos {
+    let runs = probes.chunk_by(|a, b| is_lost(a) == is_lost(b));
+    let lost = runs.filter(|run| run.first().is_some_and(is_lost));
+    let lengths = lost.filter_map(|run| Some(run.last()?.sent - run.first()?.sent));
+    lengths.max().map_or(0, |length| length + PROBE_INTERVAL)
+}
+
+fn longest_pause(probes: &[Probe]) -> Nanos {
+    probes
+        .windows(2)
+        .map(|pair| pair[1].sent - pair[0].sent)
+        .max()
+        .unwrap_or(0)
+}
+
+/// Data moved before the fault and after the window, and nobody closed or reset it.
+pub(crate) fn is_alive(window: Window, connection: &ConnectionLog) -> bool {
+    connection.ended.is_none()
+        && connection
+            .arrivals
+            .first()
+            .is_some_and(|first| *first < window.fault)
+        && connection
+            .arrivals
+            .last()
+            .is_some_and(|last| *last >= window.to)
+}
+
+fn longest_silence(window: Window, arrivals: &[Nanos]) -> Nanos {
+    let start = arrivals
+        .partition_point(|at| *at < window.from)
+        .saturating_sub(1);
+    arrivals[start..]
+        .windows(2)
+        .map(|pair| pair[1] - pair[0])
+        .max()
+        .unwrap_or(0)
+}
+
+/// Milliseconds with two owners and with none: questions times their interval.
+fn owners(window: Window, sightings: &Sightings) -> (u64, u64) {
+    let mut two = 0;
+    let mut none = 0;
+    for (asked, by) in sightings.questions.iter().zip(sightings.answered()) {
+        if *asked >= window.from && *asked < window.to {
+            match by {
+                [true, true] => two += 1,
+                [false, false] => none += 1,
+                [true, false] | [false, true] => {}
+            }
+        }
+    }
+    let interval_ms = QUESTION_INTERVAL / crate::clock::MILLISECOND;
+    (two * interval_ms, none * interval_ms)
+}
+
+struct Change {
+    first_new: Nanos,
+    last_old: Nanos,
+    stale_frames: usize,
+}
+
+fn change_of_owner(window: Window, active: Gateway, sightings: &Sightings) -> Option<Change> {
+    let in_window = || {
+        sightings
+            .emissions
+            .iter()
+            .filter(|emission| emission.at >= window.fault && emission.at < window.to)
+    };
+    let first_new = in_window().find(|emission| emission.gateway != active)?.at;
+    let stale: Vec<Nanos> = in_window()
+        .filter(|emission| emission.gateway == active && emission.at > first_new)
+        .map(|emission| emission.at)
+        .collect();
+    Some(Change {
+        first_new,
+        last_old: stale.iter().copied().max().unwrap_or(0),
+        stale_frames: stale.len(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::MILLISECOND;
+    use crate::observe::Emission;
+
+    const MS: Nanos = MILLISECOND;
+    const WINDOW: Window = Window {
+        from: 100 * MS,
+        fault: 200 * MS,
+        to: 1000 * MS,
+    };
+
+    fn probes(lost: impl Fn(Nanos) -> bool) -> Vec<Probe> {
+        (0..1100)
+            .map(|n| Probe {
+                sent: n * MS,
+                back: if lost(n) { 0 } else { n * MS + 50_000 },
+            })
+            .collect()
+    }
+
+    fn connection(arrivals: Vec<Nanos>) -> ConnectionLog {
+        ConnectionLog {
+            is_ipv6: false,
+            arrivals,
+            ended: None,
+        }
+    }
+
+    #[test]
+    fn the_outage_is_the_longest_run_by_send_time() {
+        let log = TrafficLog {
+            // 43 in a row, 5 alone, and some before the window that do not count.
+            probes_v4: probes(|n| n < 50 || (201..244).contains(&n) || (300..305).contains(&n)),
+            ..TrafficLog::default()
+        };
+        let figures = figures(WINDOW, Gateway::Gw1, &log, &Sightings::default());
+        assert!((figures.ipv4.outage_ms - 43.0).abs() < 1e-9);
+        assert_eq!(figures.ipv4.probes_lost, 48);
+        assert_eq!(figures.ipv4.probes_sent, 900);
+    }
+
+    #[test]
+    fn an_outage_that_does_not_end_lasts_to_the_end_of_the_window() {
+        let log = TrafficLog {
+            probes_v4: probes(|n| n >= 250),
+            ..TrafficLog::default()
+        };
+        let figures = figures(WINDOW, Gateway::Gw1, &log, &Sightings::default());
+        assert!((figures.ipv4.outage_ms - 750.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn a_pause_of_the_probe_is_shown_and_is_no_outage() {
+        let mut all = probes(|n| (201..231).contains(&n));
+        all.retain(|probe| !(231 * MS..281 * MS).contains(&probe.sent));
+        let log = TrafficLog {
+            probes_v4: all,
+            ..TrafficLog::default()
+        };
+        let figures = figures(WINDOW, Gateway::Gw1, &log, &Sightings::default());
+        assert!((figures.ipv4.outage_ms - 30.0).abs() < 1e-9);
+        assert!((figures.ipv4.probe_pause_ms - 51.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn an_answer_after_a_second_is_a_loss() {
+        let mut all = probes(|_| false);
+        all[500].back = all[500].sent + ANSWER_LIMIT + 1;
+        all[501].back = all[501].sent + ANSWER_LIMIT;
+        let log = TrafficLog {
+            probes_v4: all,
+            ..TrafficLog::default()
+        };
+        let figures = figures(WINDOW, Gateway::Gw1, &log, &Sightings::default());
+        assert_eq!(figures.ipv4.probes_lost, 1);
+    }
+
+    #[test]
+    fn alive_is_who_moved_data_before_the_fault_and_after_the_window() {
+        let every_20_ms = |until: Nanos| (0..until / 20).map(|n| n * 20 * MS).collect::<Vec<_>>();
+        let mut reset = connection(every_20_ms(1100));
+        reset.ended = Some((1050 * MS, "connection reset".to_owned()));
+        let mut stalled = every_20_ms(1200);
+        stalled.retain(|at| !(210 * MS..410 * MS).contains(at));
+        let log = TrafficLog {
+            connections: vec![
+                connection(stalled),
+                connection(every_20_ms(900)),
+                connection(vec![500 * MS, 1100 * MS]),
+                reset,
+            ],
+            ..TrafficLog::default()
+        };
+        let figures = figures(WINDOW, Gateway::Gw1, &log, &Sightings::default());
+        assert_eq!((figures.ipv4.tcp_alive, figures.ipv4.tcp_total), (1, 4));
+        assert!((figures.ipv4.tcp_stall_ms - 220.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn two_owners_and_none_are_counted_by_question() {
+        let questions: Vec<Nanos> = (0..200).map(|n| n * 5 * MS).collect();
+        let emission = |question: u32, gateway, late: Nanos| Emission {
+            at: Nanos::from(question) * 5 * MS + late,
+            gateway,
+            question: Some(question),
+        };
+        let mut emissions = Vec::new();
+        // gw1 answers until 250 ms and gw2 from 240 ms; from 300 to 320 ms nobody does.
+        emissions.extend((0..50).map(|n| emission(n, Gateway::Gw1, 1)));
+        emissions.extend(
+            (48..200)
+                .filter(|n| !(60..64).contains(n))
+                .map(|n| emission(n, Gateway::Gw2, 2)),
+        );
+        emissions.sort_by_key(|emission| emission.at);
+        let sightings = Sightings {
+            questions,
+            emissions,
+            missed: 0,
+        };
+        let figures = figures(WINDOW, Gateway::Gw1, &TrafficLog::default(), &sightings);
+        assert_eq!((figures.two_owners_ms, figures.no_owner_ms), (10, 20));
+        assert_eq!(figures.stale_frames, 1);
+        assert!((figures.takeover_ms.unwrap() - 40.000_002).abs() < 1e-9);
+        assert!((figures.overlap_ms - 4.999_999).abs() < 1e-9);
+    }
+}

@@ -1,0 +1,20 @@
+//! The laboratory's network: namespaces, wires, the gateways' rules, and their clean removal.
+
+mod lab;
+mod namespace;
+mod record;
+mod rtnl;
+mod ruleset;
+mod topology;
+mod watched;
+
+pub use lab::{Lab, Stale};
+pub use namespace::Namespace;
+pub(crate) use record::ProcessMark;
+pub(crate) use rtnl::interface_index;
+pub use ruleset::TABLE;
+pub(crate) use topology::MONITOR_MAC;
+pub use topology::{
+    Gateway, SERVER_V4, SERVER_V6, VIP_INSIDE_V4, VIP_INSIDE_V6, VIP_OUTSIDE_V4, VIP_OUTSIDE_V6,
+};
+pub use watched::Watched;

@@ -1,0 +1,65 @@
+//! The network function itself: a strict NAT firewall in the kernel of each gateway.
+//!
+//! The same rules for every system under test. They are strict on purpose: a connection without
+//! its tracking entry is dropped, and stray segments are not answered with a reset, so that only
+//! real state synchronisation keeps connections alive.
+
+/// The table's name, as health checks know it.
+pub const TABLE: &str = "inet gateway";
+
+/// The text for `nft -f -`.
+///
+/// The virtual addresses may sit on the LAN interface itself or on macvlan devices `vp<VRID>v4`
+/// and `vp<VRID>v6`, so both are inside (VRID 11) and outside (VRID 12) interfaces.
+pub(crate) const RULESET: &str = r#"
+table inet gateway
+delete table inet gateway
+table inet gateway {
+    set inside {
+        type ifname
+        elements = { "in", "vp11v4", "vp11v6" }
+    }
+    set outside {
+        type ifname
+        elements = { "out", "vp12v4", "vp12v6" }
+    }
+    chain untracked_in {
+        type filter hook prerouting priority raw; policy accept;
+        iifname { "link", "mgmt" } notrack
+        meta l4proto 112 notrack
+        udp dport 7400-7403 notrack
+        udp sport 7400-7403 notrack
+        tcp dport 7400-7449 notrack
+        tcp sport 7400-7449 notrack
+    }
+    chain untracked_out {
+        type filter hook output priority raw; policy accept;
+        oifname { "link", "mgmt" } notrack
+        meta l4proto 112 notrack
+        udp dport 7400-7403 notrack
+        udp sport 7400-7403 notrack
+        tcp dport 7400-7449 notrack
+        tcp sport 7400-7449 notrack
+    }
+    chain input {
+        type filter hook input priority filter; policy accept;
+        iifname @outside udp dport 7400-7403 accept
+        iifname @outside udp sport 7400-7403 accept
+        iifname @outside tcp dport 7400-7449 accept
+        iifname @outside tcp sport 7400-7449 accept
+        iifname @outside meta l4proto { tcp, udp } drop
+    }
+    chain forward {
+        type filter hook forward priority filter; policy drop;
+        ct state established,related accept
+        ct state invalid drop
+        iifname @inside tcp flags & (fin | syn | rst | ack) == syn ct state new accept
+        iifname @inside meta l4proto { udp, icmp, ipv6-icmp } ct state new accept
+    }
+    chain translate {
+        type nat hook postrouting priority srcnat; policy accept;
+        oifname @outside ip saddr 10.1.0.0/24 snat ip to 10.2.0.254
+        oifname @outside ip6 saddr fd00:1::/64 snat ip6 to fd00:2::fe
+    }
+}
+"#;

@@ -1,0 +1,17 @@
+//! Figures for people and machines.
+
+mod html;
+mod markdown;
+mod step;
+mod summary;
+mod svg;
+mod table;
+mod timeline;
+
+pub(crate) use html::page;
+pub(crate) use markdown::bench_page;
+pub use step::{DemoReport, StepReport};
+pub(crate) use summary::summarise;
+pub use summary::{FamilySummary, Resident, Spread, Summary};
+pub(crate) use table::{demo_table, table};
+pub(crate) use timeline::timeline;

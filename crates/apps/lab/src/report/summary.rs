@@ -1,0 +1,193 @@
+//! Many runs of one scenario, summed up: the object that `--json` prints.
+
+use serde::Serialize;
+
+use crate::measure::FamilyFigures;
+use crate::run::RunFigures;
+
+/// Smallest, median, 99th percentile and largest of some values. With fewer than a hundred
+/// values the percentile is the largest.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Spread {
+    /// The smallest.
+    pub min: f64,
+    /// The median (the lower middle one of an even number).
+    pub p50: f64,
+    /// The 99th percentile, by nearest rank.
+    pub p99: f64,
+    /// The largest.
+    pub max: f64,
+}
+
+impl Spread {
+    /// Of at least one value.
+    pub fn of(values: impl IntoIterator<Item = f64>) -> Option<Self> {
+        let mut sorted: Vec<f64> = values.into_iter().collect();
+        sorted.sort_by(f64::total_cmp);
+        let rank = |percent: usize| {
+            let position = (sorted.len() * percent).div_ceil(100).saturating_sub(1);
+            sorted.get(position).copied()
+        };
+        Some(Self {
+            min: rank(0)?,
+            p50: rank(50)?,
+            p99: rank(99)?,
+            max: rank(100)?,
+        })
+    }
+}
+
+/// What N runs of one scenario did to the traffic through one system.
+///
+/// The figures without a family are IPv4, the ones that the rival's are known for; the
+/// ownership figures are sums over all runs, so that one bad run cannot hide.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Summary {
+    /// The scenario.
+    pub scenario: String,
+    /// The system under test.
+    pub system: String,
+    /// Its settings.
+    pub profile: String,
+    /// How many runs.
+    pub runs: usize,
+    /// The longest run of lost probes.
+    pub outage_ms: Option<Spread>,
+    /// The longest pause of the probe itself in a run: well above 1 ms, the machine had no time,
+    /// and outages may have been longer than was seen.
+    pub probe_pause_ms: Option<Spread>,
+    /// Lost probes per run, one probe a millisecond.
+    pub probes_lost: Option<Spread>,
+    /// Connections that lived, over all runs.
+    pub tcp_alive: usize,
+    /// Connections opened, over all runs.
+    pub tcp_total: usize,
+    /// The longest silence on a connection that lived, median of a run.
+    pub tcp_stall_ms: Option<Spread>,
+    /// Time in which both gateways answered for the virtual address, over all runs.
+    pub two_owners_ms: u64,
+    /// The same, in the worst run.
+    pub two_owners_max_ms: u64,
+    /// Time in which nobody answered, over all runs.
+    pub no_owner_ms: u64,
+    /// From the fault to the first owner frame of the other gateway; of the runs that had one.
+    pub takeover_ms: Option<Spread>,
+    /// Runs in which the other gateway took over.
+    pub takeovers: usize,
+    /// How long the operator's command took, in the planned scenarios.
+    pub command_ms: Option<Spread>,
+    /// Owner frames of the old active after the first one of the new, over all runs.
+    pub stale_frames: usize,
+    /// IPv6, counted separately.
+    pub ipv6: FamilySummary,
+    /// Frames that the tap missed; not 0 makes the ownership figures lower bounds.
+    pub tap_missed: u64,
+    /// Resident memory after the last run.
+    pub resident: Resident,
+}
+
+/// Resident memory of a system's processes, in KiB.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Resident {
+    /// The manager; 0 where there is none, or while it is down.
+    pub manager_kib: u64,
+    /// Everything on the gateway that has more.
+    pub gateway_kib: u64,
+}
+
+/// The figures of one address family.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct FamilySummary {
+    /// The longest run of lost probes.
+    pub outage_ms: Option<Spread>,
+    /// Lost probes per run.
+    pub probes_lost: Option<Spread>,
+    /// Connections that lived, over all runs.
+    pub tcp_alive: usize,
+    /// Connections opened, over all runs.
+    pub tcp_total: usize,
+}
+
+/// Sums up the runs of one scenario.
+pub(crate) fn summarise(
+    scenario: &str,
+    system: &str,
+    profile: &str,
+    runs: &[RunFigures],
+    resident: Resident,
+) -> Summary {
+    let spread =
+        |value: &dyn Fn(&RunFigures) -> Option<f64>| Spread::of(runs.iter().filter_map(value));
+    let v4 = family(runs.iter().map(|run| &run.figures.ipv4));
+    Summary {
+        scenario: scenario.to_owned(),
+        system: system.to_owned(),
+        profile: profile.to_owned(),
+        runs: runs.len(),
+        outage_ms: v4.outage_ms,
+        probes_lost: v4.probes_lost,
+        probe_pause_ms: spread(&|run| Some(run.figures.ipv4.probe_pause_ms)),
+        tcp_alive: v4.tcp_alive,
+        tcp_total: v4.tcp_total,
+        tcp_stall_ms: spread(&|run| Some(run.figures.ipv4.tcp_stall_ms)),
+        two_owners_ms: runs.iter().map(|run| run.figures.two_owners_ms).sum(),
+        two_owners_max_ms: runs
+            .iter()
+            .map(|run| run.figures.two_owners_ms)
+            .max()
+            .unwrap_or(0),
+        no_owner_ms: runs.iter().map(|run| run.figures.no_owner_ms).sum(),
+        takeover_ms: spread(&|run| run.figures.takeover_ms),
+        takeovers: runs
+            .iter()
+            .filter(|run| run.figures.takeover_ms.is_some())
+            .count(),
+        command_ms: spread(&|run| run.command_ms),
+        stale_frames: runs.iter().map(|run| run.figures.stale_frames).sum(),
+        ipv6: family(runs.iter().map(|run| &run.figures.ipv6)),
+        tap_missed: runs.iter().map(|run| run.figures.tap_missed).sum(),
+        resident,
+    }
+}
+
+fn family<'a>(runs: impl Iterator<Item = &'a FamilyFigures> + Clone) -> FamilySummary {
+    FamilySummary {
+        outage_ms: Spread::of(runs.clone().map(|run| run.outage_ms)),
+        probes_lost: Spread::of(runs.clone().map(|run| {
+            // More probes than u32 holds would be a window of 49 days.
+            u32::try_from(run.probes_lost).map_or(f64::INFINITY, f64::from)
+        })),
+        tcp_alive: runs.clone().map(|run| run.tcp_alive).sum(),
+        tcp_total: runs.map(|run| run.tcp_total).sum(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_spread_is_by_nearest_rank() {
+        let spread = Spread::of((1..=200).rev().map(f64::from)).unwrap();
+        assert_eq!(
+            spread,
+            Spread {
+                min: 1.0,
+                p50: 100.0,
+                p99: 198.0,
+                max: 200.0
+            }
+        );
+        let few = Spread::of([3.0, 1.0, 2.0]).unwrap();
+        assert_eq!(
+            few,
+            Spread {
+                min: 1.0,
+                p50: 2.0,
+                p99: 3.0,
+                max: 3.0
+            }
+        );
+        assert_eq!(Spread::of([]), None);
+    }
+}

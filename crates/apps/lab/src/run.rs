@@ -1,0 +1,256 @@
+//! One scenario, N times, in one laboratory.
+
+use std::io::Write;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::clock::{self, Nanos};
+use crate::measure::{self, Figures, Window};
+use crate::namespaces::Gateway;
+use crate::process::resident_kib;
+use crate::report::{Resident, Summary, summarise};
+use crate::rival::{Keepalived, install_missing};
+use crate::scenarios::{self, Injection, Scenario, Stage};
+use crate::signals;
+use crate::system::{Scene, System};
+use crate::traffic::Traffic;
+use crate::vnfpool::{Profile, Vnfpool};
+
+/// The undisturbed time before a fault; the connections have moved data by then.
+const WARM_UP: Duration = Duration::from_millis(400);
+/// What of it counts into the window: a loss before the fault would be a loss too.
+const LEAD: Duration = Duration::from_millis(100);
+/// The window is this and twice the detection time: TCP waits about twice an outage.
+const WINDOW_BASE: Duration = Duration::from_millis(1900);
+/// Echoes of the last probes are on their way for so long at most.
+const LAST_ECHOES: Duration = Duration::from_millis(50);
+
+/// So many runs, then everything is made anew: a member that fails again and again is taken back
+/// later each time, and waiting for that measures nothing.
+const RUNS_PER_LABORATORY: usize = 5;
+
+/// What to compare with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rival {
+    /// keepalived + conntrackd, sending adverts at this interval.
+    Keepalived {
+        /// 1 s is its default, 10 ms the least that the protocol allows.
+        advert: Duration,
+    },
+}
+
+/// What [`lab_run`] is asked to do.
+#[derive(Debug, Clone)]
+pub struct RunOptions {
+    /// The name of a scenario.
+    pub scenario: String,
+    /// How many times.
+    pub runs: u32,
+    /// Whether to run vnfpool itself; without it only the rival is measured.
+    pub own: bool,
+    /// The timing profile of the pool.
+    pub profile: Profile,
+    /// Who goes through the same scenario afterwards.
+    pub rivals: Vec<Rival>,
+    /// One JSON object a system instead of a table.
+    pub json: bool,
+    /// Leave namespaces, configurations and logs in place; the daemons end.
+    pub keep: bool,
+}
+
+/// Runs a scenario and prints its figures; progress goes to `progress`.
+///
+/// # Errors
+/// When the laboratory cannot be built or a system does not start or recover. A system that
+/// loses connections is a result, not an error.
+pub fn lab_run(
+    options: &RunOptions,
+    output: &mut dyn Write,
+    progress: &mut dyn Write,
+) -> Result<Vec<Summary>> {
+    signals::catch_interrupts();
+    let scenario = scenarios::by_name(&options.scenario)?;
+    if options.runs == 0 {
+        bail!("--runs must be at least 1");
+    }
+    let mut systems: Vec<Make> = Vec::new();
+    if options.own {
+        let profile = options.profile;
+        systems.push(Box::new(move || Ok(Box::new(Vnfpool::new(profile)?))));
+    }
+    for Rival::Keepalived { advert } in options.rivals.clone() {
+        if scenario.needs_manager() {
+            writeln!(
+                progress,
+                "{}: not for keepalived, it has no manager",
+                scenario.name()
+            )?;
+            continue;
+        }
+        install_missing(progress)?;
+        systems.push(Box::new(move || Ok(Box::new(Keepalived::new(advert)))));
+    }
+    crate::clean_interrupted(progress)?;
+    let mut summaries = Vec::new();
+    for make in systems {
+        let summary = measure(options, scenario, &make, progress)?;
+        if options.json {
+            writeln!(output, "{}", serde_json::to_string(&summary)?)?;
+        }
+        summaries.push(summary);
+    }
+    if !options.json {
+        writeln!(output, "{}", crate::report::table(&summaries))?;
+    }
+    Ok(summaries)
+}
+
+type Make = Box<dyn Fn() -> Result<Box<dyn System>>>;
+
+/// All runs of one system, in as many laboratories as that takes.
+fn measure(
+    options: &RunOptions,
+    scenario: &dyn Scenario,
+    make: &Make,
+    progress: &mut dyn Write,
+) -> Result<Summary> {
+    let mut figures = Vec::new();
+    loop {
+        // The same laboratory, built afresh: nothing that another system has left in a kernel
+        // (devices, programs, addresses) can be in the way.
+        let scene = Scene::build().context("building the laboratory")?;
+        // Declared after the laboratory: it ends its processes before their namespaces go.
+        let mut system = make()?;
+        let mut stage = Stage {
+            scene: &scene,
+            system: system.as_mut(),
+        };
+        let measured = measure_here(options, scenario, &mut stage, &mut figures, progress);
+        if options.keep {
+            scene.lab.keep()?;
+            let directory = scene.lab.directory().display();
+            let id = scene.lab.id();
+            writeln!(progress, "kept: logs in {directory}, namespaces {id}-*")?;
+        }
+        let resident = measured?;
+        if figures.len() >= options.runs as usize {
+            return Ok(summarise(
+                scenario.name(),
+                system.name(),
+                &system.profile(),
+                &figures,
+                resident,
+            ));
+        }
+    }
+}
+
+/// The next runs in one laboratory; returns the resident memory after them.
+fn measure_here(
+    options: &RunOptions,
+    scenario: &dyn Scenario,
+    stage: &mut Stage<'_>,
+    figures: &mut Vec<RunFigures>,
+    progress: &mut dyn Write,
+) -> Result<Resident> {
+    let (name, profile) = (stage.system.name(), stage.system.profile());
+    writeln!(progress, "{name}: starting ({profile})")?;
+    stage.system.start(stage.scene)?;
+    for here in 0..RUNS_PER_LABORATORY {
+        let (run, runs) = (figures.len() + 1, options.runs);
+        if here > 0 {
+            let reset = stage.system.reset(stage.scene);
+            reset.context("bringing the pool back to its start")?;
+        }
+        let one = run_once(stage, scenario).with_context(|| format!("in run {run} of {runs}"))?;
+        let scenario = scenario.name();
+        writeln!(progress, "{name} {scenario} {run}/{runs}: {}", one.line())?;
+        figures.push(one);
+        if run >= runs as usize {
+            break;
+        }
+    }
+    let gateways = Gateway::BOTH.map(|gateway| resident_kib(&stage.system.processes(gateway)));
+    Ok(Resident {
+        manager_kib: resident_kib(&stage.system.manager_processes()),
+        gateway_kib: gateways.into_iter().max().unwrap_or(0),
+    })
+}
+
+/// The figures of one run.
+#[derive(Debug, Clone)]
+pub(crate) struct RunFigures {
+    pub(crate) figures: Figures,
+    /// How long the operator's command took, in ms, where there was one.
+    pub(crate) command_ms: Option<f64>,
+}
+
+impl RunFigures {
+    /// For people, while it runs.
+    fn line(&self) -> String {
+        let Figures {
+            ipv4,
+            ipv6,
+            two_owners_ms,
+            takeover_ms,
+            ..
+        } = &self.figures;
+        let takeover =
+            takeover_ms.map_or_else(|| "none".to_owned(), |takeover| format!("{takeover:.1} ms"));
+        format!(
+            "outage {:.1} ms, lost {}, TCP {}/{}, two owners {two_owners_ms} ms, takeover {takeover}",
+            ipv4.outage_ms,
+            ipv4.probes_lost,
+            ipv4.tcp_alive + ipv6.tcp_alive,
+            ipv4.tcp_total + ipv6.tcp_total,
+        )
+    }
+}
+
+fn run_once(stage: &mut Stage<'_>, scenario: &dyn Scenario) -> Result<RunFigures> {
+    scenario.prepare(stage).context("preparing the scenario")?;
+    let scene = stage.scene;
+    scene.observer.clear();
+    let traffic = Traffic::start(&scene.lab)?;
+    let settled = clock::now();
+    traffic.wait_all_moved(settled, Duration::from_secs(5))?;
+    signals::sleep(WARM_UP)?;
+    let active = scene.sole_owner()?;
+    clock::sleep_until(clock::now() + random_below(clock::nanos(stage.system.heartbeat())));
+    let from = clock::now() - clock::nanos(LEAD);
+    let injection = scenario.inject(stage, active)?;
+    let length = WINDOW_BASE + stage.system.detection() * 2;
+    signals::sleep(scenario.window().unwrap_or(length))?;
+    let to = clock::now();
+    traffic.wait_all_moved(to, Duration::from_secs(2) + stage.system.detection() * 3)?;
+    signals::sleep(LAST_ECHOES)?;
+    let window = Window {
+        from,
+        fault: injection.at,
+        to,
+    };
+    let figures = measure::figures(window, active, &traffic.log(), &scene.observer.sightings());
+    drop(traffic);
+    scenario.heal(stage, active).context("healing the fault")?;
+    stage.scene.lab.mend()?;
+    Ok(RunFigures {
+        figures,
+        command_ms: command_ms(injection),
+    })
+}
+
+fn command_ms(injection: Injection) -> Option<f64> {
+    injection
+        .returned
+        .map(|returned| clock::millis(returned - injection.at))
+}
+
+/// A random time below `limit`, so that faults hit every phase of a heartbeat.
+pub(crate) fn random_below(limit: Nanos) -> Nanos {
+    let mut bytes = [0; 8];
+    let drawn = std::fs::File::open("/dev/urandom")
+        .and_then(|mut source| std::io::Read::read_exact(&mut source, &mut bytes));
+    // Without a random source the phase is not spread; the figures stay honest otherwise.
+    drawn.map_or(0, |()| u64::from_ne_bytes(bytes) % limit.max(1))
+}

@@ -1,0 +1,106 @@
+//! The faults and planned changes that a pool is put through, one struct each.
+
+mod load;
+mod manager;
+mod network;
+mod planned;
+mod processes;
+mod vnf;
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+
+use crate::clock::Nanos;
+use crate::namespaces::Gateway;
+use crate::system::{Scene, System};
+
+/// What a scenario acts on.
+pub(crate) struct Stage<'a> {
+    pub(crate) scene: &'a Scene,
+    pub(crate) system: &'a mut dyn System,
+}
+
+/// What the measurement has to know about an injected fault.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Injection {
+    /// When it happened, or when the command was given.
+    pub(crate) at: Nanos,
+    /// When the command that caused it had returned, where there was one.
+    pub(crate) returned: Option<Nanos>,
+}
+
+impl Injection {
+    /// A fault that happened at a moment.
+    pub(crate) const fn at(at: Nanos) -> Self {
+        Self { at, returned: None }
+    }
+}
+
+/// One fault or planned change.
+pub(crate) trait Scenario: Sync {
+    /// The name on the command line.
+    fn name(&self) -> &'static str;
+
+    /// One line for `lab list` and the report.
+    fn about(&self) -> &'static str;
+
+    /// Whether it makes sense only with a manager.
+    fn needs_manager(&self) -> bool {
+        false
+    }
+
+    /// How long it is watched; by default for as long as the system's timing asks for.
+    fn window(&self) -> Option<Duration> {
+        None
+    }
+
+    /// Brings the pool from the start (gw1 active) to where the scenario begins; the traffic
+    /// starts after this.
+    fn prepare(&self, _stage: &mut Stage<'_>) -> Result<()> {
+        Ok(())
+    }
+
+    /// Does it to the pool whose active is `active`.
+    fn inject(&self, stage: &mut Stage<'_>, active: Gateway) -> Result<Injection>;
+
+    /// Ends the fault: the network is mended, processes run again. The pool may stay where it is.
+    fn heal(&self, stage: &mut Stage<'_>, active: Gateway) -> Result<()>;
+}
+
+const ALL: [&dyn Scenario; 13] = [
+    &processes::Kill,
+    &processes::Freeze,
+    &network::Silent,
+    &network::Link,
+    &network::Partition,
+    &network::Heal,
+    &processes::Stop,
+    &planned::Switchover,
+    &planned::Switchback,
+    &manager::ManagerKill,
+    &manager::QuorumLoss,
+    &vnf::VnfFail,
+    &load::Load,
+];
+
+/// All scenarios.
+pub(crate) fn all() -> &'static [&'static dyn Scenario] {
+    &ALL
+}
+
+/// The scenario of that name.
+///
+/// # Errors
+/// When there is none; the message lists those there are.
+pub(crate) fn by_name(name: &str) -> Result<&'static dyn Scenario> {
+    ALL.into_iter()
+        .find(|scenario| scenario.name() == name)
+        .with_context(|| {
+            let names: Vec<&str> = ALL.iter().map(|scenario| scenario.name()).collect();
+            format!(
+                "there is no scenario {name:?}; there are {}",
+                names.join(", ")
+            )
+        })
+}

@@ -1,0 +1,104 @@
+//! What a system under test has to offer, so that all go through the same faults.
+
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+
+use crate::namespaces::{Gateway, Lab, ProcessMark};
+use crate::observe::Observer;
+use crate::signals;
+
+/// A laboratory with its ownership probe: where systems are put to the test.
+#[derive(Debug)]
+pub(crate) struct Scene {
+    // Dropped first: its threads live in the namespaces of the laboratory.
+    pub(crate) observer: Observer,
+    pub(crate) lab: Lab,
+}
+
+impl Scene {
+    /// Builds a laboratory and starts the ownership probe.
+    pub(crate) fn build() -> Result<Self> {
+        let lab = Lab::build()?;
+        let observer = Observer::start(&lab)?;
+        Ok(Self { observer, lab })
+    }
+
+    /// Waits until `gateway`, and nobody else, has answered for the virtual address for 150 ms.
+    pub(crate) fn wait_owner(&self, gateway: Gateway, limit: Duration) -> Result<()> {
+        let mut stable_since = None;
+        signals::wait_for(
+            &format!("{gateway} to own the virtual address"),
+            limit,
+            || {
+                let now = crate::clock::now();
+                if self.observer.owners_now() == [gateway] {
+                    let since = *stable_since.get_or_insert(now);
+                    return Ok((now - since > 150 * crate::clock::MILLISECOND).then_some(()));
+                }
+                stable_since = None;
+                Ok(None)
+            },
+        )
+    }
+
+    /// The one gateway that owns the virtual address now.
+    pub(crate) fn sole_owner(&self) -> Result<Gateway> {
+        match self.observer.owners_now().as_slice() {
+            [gateway] => Ok(*gateway),
+            [] => bail!("no gateway answers for the virtual address before the fault"),
+            both => bail!("two gateways answer for the virtual address before the fault: {both:?}"),
+        }
+    }
+}
+
+/// A pool of two gateways, however it is run.
+///
+/// `wait_ready`, `switchover` and the like return when the system itself says so; what traffic
+/// saw is measured from outside.
+pub(crate) trait System {
+    /// `vnfpool`, `keepalived`.
+    fn name(&self) -> &'static str;
+
+    /// Which settings it runs with, for the report.
+    fn profile(&self) -> String;
+
+    /// How long it takes, at its settings, to notice a silent death: sizes the window.
+    fn detection(&self) -> Duration;
+
+    /// The period that the moment of a fault is spread over.
+    fn heartbeat(&self) -> Duration;
+
+    /// Starts everything, with gw1 active and gw2 synchronised when it returns.
+    fn start(&mut self, scene: &Scene) -> Result<()>;
+
+    /// Waits until the pool has an active and a synchronised standby; returns the active.
+    fn wait_ready(&mut self, scene: &Scene) -> Result<Gateway>;
+
+    /// Every process of the system on a gateway.
+    fn processes(&mut self, gateway: Gateway) -> Vec<ProcessMark>;
+
+    /// Every process of the manager, where there is one.
+    fn manager_processes(&mut self) -> Vec<ProcessMark> {
+        Vec::new()
+    }
+
+    /// Ends the system on a gateway in the polite way. Returns when it was asked.
+    fn ask_to_stop(&mut self, gateway: Gateway) -> Result<()>;
+
+    /// Starts the system on a gateway again after it was stopped or killed there.
+    fn start_again(&mut self, scene: &Scene, gateway: Gateway) -> Result<()>;
+
+    /// Moves the addresses to `to`, planned.
+    fn switchover(&mut self, scene: &Scene, to: Gateway) -> Result<()>;
+
+    /// Kills the manager, where there is one.
+    fn kill_manager(&mut self) -> Result<()>;
+
+    /// Starts the killed manager again.
+    fn restart_manager(&mut self, scene: &Scene) -> Result<()>;
+
+    /// Back to the start, gw1 active and gw2 synchronised, whatever happened; the network is
+    /// mended already.
+    fn reset(&mut self, scene: &Scene) -> Result<()>;
+}

@@ -1,0 +1,119 @@
+//! `vnfpool demo`, `vnfpool lab`, `vnfpool bench`: what needs no pool of one's own.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand, ValueEnum};
+
+/// Arguments of `vnfpool demo`.
+#[derive(Debug, Args)]
+pub(crate) struct Demo {
+    /// Print one JSON object a step
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Leave the lab up at the end and print how to look around
+    #[arg(long)]
+    pub(crate) keep: bool,
+    /// Timing profile of the pool
+    #[arg(long, value_enum, default_value_t = Profile::Default)]
+    pub(crate) profile: Profile,
+    /// Where to write the HTML report
+    #[arg(long, value_name = "FILE", default_value = "vnfpool-demo.html")]
+    pub(crate) report: PathBuf,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum LabCommand {
+    /// Run one scenario several times and print what was measured
+    #[command(after_help = LAB_RUN_EXAMPLES)]
+    Run(LabRun),
+    /// List the scenarios
+    List,
+    /// Remove what an interrupted run left behind
+    Clean,
+}
+
+/// Arguments of `vnfpool lab run`.
+#[derive(Debug, Args)]
+pub(crate) struct LabRun {
+    /// The scenario; `vnfpool lab list` names them
+    #[arg(value_name = "SCENARIO")]
+    pub(crate) scenario: String,
+    /// How often
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(crate) runs: u32,
+    /// Print one JSON object instead of a table
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Timing profile of the pool
+    #[arg(long, value_enum, default_value_t = Profile::Default)]
+    pub(crate) profile: Profile,
+    /// Run the same scenario with another system as well
+    #[arg(long, value_enum)]
+    pub(crate) rival: Option<Rival>,
+    /// The rival's advert interval: 10 ms is the least its protocol allows, 1000 ms its default
+    #[arg(
+        long,
+        value_name = "MS",
+        default_value_t = 10,
+        value_parser = clap::value_parser!(u32).range(10..=40_950)
+    )]
+    pub(crate) advert_ms: u32,
+    /// Leave the lab up if a run fails and print where its logs are
+    #[arg(long)]
+    pub(crate) keep: bool,
+}
+
+/// Arguments of `vnfpool bench`.
+#[derive(Debug, Args)]
+pub(crate) struct Bench {
+    /// Runs of each scenario; without it 20 where a figure is promised, fewer elsewhere
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(crate) runs: Option<u32>,
+    /// Only these scenarios
+    #[arg(value_name = "SCENARIO")]
+    pub(crate) scenarios: Vec<String>,
+    /// Leave the rival out
+    #[arg(long)]
+    pub(crate) without_rival: bool,
+    /// Print JSON, one object a scenario
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Where to write the tables in Markdown, anew after each scenario
+    #[arg(long, value_name = "FILE", default_value = "vnfpool-bench.md")]
+    pub(crate) report: PathBuf,
+}
+
+/// The time constants of the lab's pool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Profile {
+    /// Heartbeat 10 ms, lease 50 ms
+    Default,
+    /// Heartbeat 5 ms, lease 25 ms
+    Fast,
+}
+
+/// A system to compare with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Rival {
+    /// keepalived with conntrackd, installed on demand
+    Keepalived,
+}
+
+pub(super) const DEMO_EXAMPLES: &str = "\
+Needs root: it makes network namespaces, and removes them at the end. The exit code is 1 if a
+connection was lost or an address had two owners.
+
+Examples:
+  vnfpool demo
+  vnfpool demo --keep --profile fast";
+
+const LAB_RUN_EXAMPLES: &str = "\
+Examples:
+  vnfpool lab run silent --runs 20 --json
+  vnfpool lab run freeze --profile fast --rival keepalived
+  vnfpool lab run silent --rival keepalived --advert-ms 1000";
+
+pub(super) const BENCH_EXAMPLES: &str = "\
+Examples:
+  vnfpool bench
+  vnfpool bench silent freeze --runs 5";

@@ -1,0 +1,79 @@
+//! `vnfpool demo`, `vnfpool lab`, `vnfpool bench`: a thin front-end of the laboratory.
+
+use std::io;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use vnfpool_lab::{BenchOptions, DemoOptions, RunOptions};
+
+use super::args::{Bench, Demo, LabCommand, LabRun, Profile, Rival};
+use super::output::Output;
+
+/// Runs the demonstration; fails if a connection was lost or an address had two owners.
+pub(super) fn demo(args: &Demo, output: &mut Output) -> anyhow::Result<ExitCode> {
+    let options = DemoOptions {
+        profile: profile(args.profile),
+        rival: None,
+        json: args.json,
+        keep: args.keep,
+        report: Some(args.report.clone()),
+    };
+    let all_well = vnfpool_lab::demo(&options, output.writer())?;
+    Ok(if all_well {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+/// Runs, lists or cleans scenarios. Lost connections are a result here, not a failure.
+pub(super) fn lab(command: &LabCommand, output: &mut Output) -> anyhow::Result<ExitCode> {
+    match command {
+        LabCommand::Run(args) => run(&options(args), output)?,
+        LabCommand::List => vnfpool_lab::lab_list(output.writer())?,
+        LabCommand::Clean => vnfpool_lab::clean(output.writer())?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Runs every scenario of the published figures, ours and the rival's.
+pub(super) fn bench(args: &Bench, output: &mut Output) -> anyhow::Result<ExitCode> {
+    let options = BenchOptions {
+        scenarios: args.scenarios.clone(),
+        runs: args.runs,
+        rival: !args.without_rival,
+        json: args.json,
+        report: args.report.clone(),
+    };
+    let complete = vnfpool_lab::bench(&options, output.writer(), &mut io::stderr())?;
+    Ok(if complete {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+fn run(options: &RunOptions, output: &mut Output) -> anyhow::Result<()> {
+    vnfpool_lab::lab_run(options, output.writer(), &mut io::stderr()).map(drop)
+}
+
+fn options(args: &LabRun) -> RunOptions {
+    let advert = Duration::from_millis(u64::from(args.advert_ms));
+    let rival = |Rival::Keepalived| vnfpool_lab::Rival::Keepalived { advert };
+    RunOptions {
+        scenario: args.scenario.clone(),
+        runs: args.runs,
+        own: true,
+        profile: profile(args.profile),
+        rivals: args.rival.map(rival).into_iter().collect(),
+        json: args.json,
+        keep: args.keep,
+    }
+}
+
+fn profile(profile: Profile) -> vnfpool_lab::Profile {
+    match profile {
+        Profile::Default => vnfpool_lab::Profile::Default,
+        Profile::Fast => vnfpool_lab::Profile::Fast,
+    }
+}

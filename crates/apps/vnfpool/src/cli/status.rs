@@ -1,0 +1,156 @@
+//! `vnfpool status`.
+
+use std::path::Path;
+
+use anyhow::bail;
+use vnfpool_northbound::{ElementStatus, PoolStatus, SlotStatus};
+
+use super::args::Status;
+use super::output::{Output, clean, table};
+use super::session::Session;
+
+/// Prints pools, slots and elements.
+pub(super) fn run(args: &Status, admin: &Path, output: &mut Output) -> anyhow::Result<()> {
+    let session = Session::open(admin)?;
+    let mut status = session.wait(session.client.status())?;
+    if let Some(wanted) = &args.pool {
+        status.pools.retain(|pool| pool.handle == *wanted);
+        if status.pools.is_empty() {
+            bail!("there is no pool '{wanted}'");
+        }
+    }
+    if args.output.json {
+        return output.json(&status);
+    }
+    let manager = &status.manager;
+    output.line(clean(&format!(
+        "manager {}  {} ({})  up {}  store {}",
+        manager.id,
+        manager.version,
+        manager.commit,
+        duration(manager.uptime_s),
+        manager.store
+    )))?;
+    if status.pools.is_empty() {
+        return output.line("no pools: create one with `vnfpool pool apply -f FILE`");
+    }
+    for pool in &status.pools {
+        output.line("")?;
+        print_pool(pool, output)?;
+    }
+    Ok(())
+}
+
+fn print_pool(pool: &PoolStatus, output: &mut Output) -> anyhow::Result<()> {
+    let on_quorum_loss = match pool.on_quorum_loss {
+        vnfpool_model::OnQuorumLoss::Serve => "serve",
+        vnfpool_model::OnQuorumLoss::Stop => "stop",
+    };
+    let closing = if pool.closing { "  BEING DELETED" } else { "" };
+    output.line(clean(&format!(
+        "pool {}  {}  profile {}  on quorum loss {on_quorum_loss}{closing}",
+        pool.handle, pool.function, pool.profile
+    )))?;
+    let mut slots = table(&["SLOT", "EPOCH", "ACTIVE", "STANDBY", "STATE", "ADDRESSES"]);
+    for slot in &pool.slots {
+        slots.add_row(slot_row(slot));
+    }
+    output.table(&slots)?;
+    let header = [
+        "ELEMENT", "ROLE", "STATE", "HOST", "SYNC", "HEARD", "GATE", "REALTIME", "VERSION",
+    ];
+    let mut elements = table(&header);
+    for element in &pool.elements {
+        elements.add_row(element_row(element));
+    }
+    if pool.elements.is_empty() {
+        output.line("no elements: let one join with `vnfpool token create`")?;
+    } else {
+        output.table(&elements)?;
+    }
+    for element in &pool.elements {
+        for fault in &element.faults {
+            output.line(clean(&format!("  {}: {fault}", element.id)))?;
+        }
+    }
+    Ok(())
+}
+
+fn slot_row(slot: &SlotStatus) -> [String; 6] {
+    let name = |element: &Option<vnfpool_model::ElementId>| {
+        element
+            .as_ref()
+            .map_or_else(|| "-".to_owned(), ToString::to_string)
+    };
+    let state = match (slot.active.is_some(), slot.armed, slot.unconfirmed) {
+        (_, _, true) => "UNCONFIRMED",
+        (true, true, false) => "armed",
+        (true, false, false) => "NOT ARMED",
+        (false, _, false) => "NOT SERVED",
+    };
+    let addresses: Vec<String> = slot.addresses.iter().map(ToString::to_string).collect();
+    [
+        slot.name.to_string(),
+        slot.epoch.clone(),
+        name(&slot.active),
+        name(&slot.standby),
+        state.to_owned(),
+        addresses.join(" "),
+    ]
+}
+
+fn element_row(element: &ElementStatus) -> [String; 9] {
+    let state = match (element.incarnation, element.able) {
+        (None, _) => "ABSENT",
+        (Some(_), true) => "able",
+        (Some(_), false) => "NOT ABLE",
+    };
+    let sync = match (element.in_sync, element.sync_lag_ms) {
+        (true, Some(lag)) => format!("{lag} ms"),
+        (true, None) => "yes".to_owned(),
+        (false, _) => "-".to_owned(),
+    };
+    let heard = element
+        .last_heard_ms
+        .map_or_else(|| "never".to_owned(), ago);
+    [
+        element.id.to_string(),
+        element.role.to_string(),
+        state.to_owned(),
+        clean(&element.host),
+        sync,
+        heard,
+        clean(&element.gate_driver),
+        clean(&element.realtime),
+        clean(&element.version),
+    ]
+}
+
+fn ago(milliseconds: u64) -> String {
+    match milliseconds {
+        0..10_000 => format!("{milliseconds} ms ago"),
+        _ => format!("{} ago", duration(milliseconds / 1_000)),
+    }
+}
+
+/// The two largest units of a time.
+pub(super) fn duration(seconds: u64) -> String {
+    let (minutes, hours, days) = (seconds / 60, seconds / 3_600, seconds / 86_400);
+    match (days, hours, minutes) {
+        (0, 0, 0) => format!("{seconds}s"),
+        (0, 0, _) => format!("{minutes}m {}s", seconds % 60),
+        (0, _, _) => format!("{hours}h {}m", minutes % 60),
+        _ => format!("{days}d {}h", hours % 24),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_have_two_units() {
+        let texts = [0, 59, 60, 3_599, 3_600, 90_061].map(duration);
+        assert_eq!(texts, ["0s", "59s", "1m 0s", "59m 59s", "1h 0m", "1d 1h"]);
+    }
+}

@@ -1,0 +1,427 @@
+//! What the agent's tasks share: who we are, what the manager configured, how we are.
+
+mod configure;
+mod faults;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::{Notify, mpsc};
+use vnfpool_config::ElementConfig;
+use vnfpool_model::{Epoch, Incarnation, Role, SlotId};
+use vnfpool_succession::element::{self, Input, Notice as MachineNotice, Refusal};
+use vnfpool_transport::RejectionCounters;
+use vnfpool_transport::pki::Credentials;
+use vnfpool_wire::control::frame::Kind;
+use vnfpool_wire::control::{
+    Configuration, ElementReport, Frame, SlotReport, SwitchoverCommand, SwitchoverResult,
+};
+use vnfpool_wire::datagram::NodeId;
+
+use self::faults::Faults;
+use super::hooks::{Call, HookKind, HookRunner, RolesTold};
+use super::mesh::Mesh;
+use super::plane::DataPlane;
+use super::pulse::{Notice, Pulse, View};
+use super::sync::SyncHub;
+use crate::pulse::now;
+
+/// A switchover that has not happened by then is reported as failed.
+const SWITCHOVER_TIME_MAX: Duration = Duration::from_secs(3);
+
+/// A refusal that may pass is the answer only after this time; until then it is asked again.
+const REFUSAL_PATIENCE: Duration = Duration::from_secs(1);
+
+/// A handover may be refused for a moment: the successor was armed just now and has not been
+/// heard, or another handover is under way. So it is asked for again and again.
+pub(super) const ASK_AGAIN: Duration = Duration::from_millis(50);
+
+/// A switchover that the manager asked for and that has no answer yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Asked {
+    slot: SlotId,
+    /// The manager's number of the command.
+    id: u64,
+    since: Instant,
+}
+
+/// Everything that the tasks share.
+#[derive(Debug)]
+pub(crate) struct Agent {
+    pub(super) config: ElementConfig,
+    pub(super) credentials: Credentials,
+    pub(super) incarnation: Incarnation,
+    pub(super) pulse: Pulse,
+    pub(super) sync: Arc<SyncHub>,
+    pub(super) mesh: Arc<Mesh>,
+    pub(super) hooks: HookRunner,
+    pub(super) rejections: Arc<RejectionCounters>,
+    /// Rung when roles or connections have changed.
+    pub(super) changed: Notify,
+    pub(super) plane: Arc<Mutex<Option<DataPlane>>>,
+    pub(super) realtime: Arc<Mutex<String>>,
+    /// What the manager configured last; locked while it is carried out.
+    configuration: tokio::sync::Mutex<Option<Configuration>>,
+    faults: Faults,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    node: Option<NodeId>,
+    slots: BTreeMap<SlotId, String>,
+    roles_told: RolesTold,
+    peers: BTreeSet<NodeId>,
+    outbox: Option<mpsc::Sender<Frame>>,
+    /// Revision of the configuration of this connection that was carried out last.
+    revision: u64,
+    /// Whether there has been one on this connection.
+    configured: bool,
+    /// Commands of the manager that wait for their slot to be handed over.
+    switchovers: Vec<Asked>,
+}
+
+/// What [`Agent::new`] is made of.
+pub(super) struct Parts {
+    pub(super) config: ElementConfig,
+    pub(super) credentials: Credentials,
+    pub(super) incarnation: Incarnation,
+    pub(super) pulse: Pulse,
+    pub(super) sync: Arc<SyncHub>,
+    pub(super) mesh: Arc<Mesh>,
+    pub(super) rejections: Arc<RejectionCounters>,
+    pub(super) plane: Arc<Mutex<Option<DataPlane>>>,
+    pub(super) realtime: Arc<Mutex<String>>,
+}
+
+impl Agent {
+    pub(super) fn new(parts: Parts) -> Self {
+        let hooks = HookRunner::start(parts.config.hooks.clone(), parts.config.pool.clone());
+        Self {
+            config: parts.config,
+            credentials: parts.credentials,
+            incarnation: parts.incarnation,
+            pulse: parts.pulse,
+            sync: parts.sync,
+            mesh: parts.mesh,
+            hooks,
+            rejections: parts.rejections,
+            changed: Notify::new(),
+            plane: parts.plane,
+            realtime: parts.realtime,
+            configuration: tokio::sync::Mutex::default(),
+            faults: Faults::default(),
+            state: Mutex::new(State::default()),
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn set_node(&self, node: NodeId) {
+        self.state().node = Some(node);
+    }
+
+    pub(super) fn set_outbox(&self, outbox: Option<mpsc::Sender<Frame>>) {
+        let mut state = self.state();
+        state.outbox = outbox;
+        // Another connection may be one to another boot of the manager, which counts anew.
+        (state.revision, state.configured) = (0, false);
+    }
+
+    /// What keeps the configuration from being carried out; the element cannot serve with it.
+    fn set_setup_fault(&self, fault: Option<String>) {
+        let tell = |able| self.pulse.input_all(Input::Able(able));
+        if !self.faults.set_setup(fault.as_deref(), tell) {
+            return;
+        }
+        match &fault {
+            Some(fault) => {
+                tracing::error!("the configuration of the manager cannot be carried out: {fault}");
+            }
+            None => tracing::info!("nothing is in the way of the manager's configuration any more"),
+        }
+        self.tell_others_of_faults();
+    }
+
+    /// The function's faults, as the health thread sees them.
+    pub(super) fn set_faults(&self, faults: &[String]) {
+        // The machines first: they are what counts.
+        let tell = |able| self.pulse.input_all(Input::Able(able));
+        self.faults.set_function(faults, tell);
+        match faults {
+            [] => tracing::info!("the network function could serve"),
+            faults => tracing::warn!(
+                "the network function could not serve: {}",
+                faults.join("; ")
+            ),
+        }
+        self.tell_others_of_faults();
+    }
+
+    fn tell_others_of_faults(&self) {
+        self.tell_manager(Kind::ElementReport(self.report()));
+        let faults = self.faults.list();
+        if !faults.is_empty() {
+            self.call_hooks(HookKind::Fault, &faults.join("; "));
+        }
+    }
+
+    fn call_hooks(&self, kind: HookKind, reason: &str) {
+        let view = self.pulse.view();
+        for (id, slot) in self.slot_names() {
+            let epoch = epoch_in(&view, id);
+            let reason = reason.to_owned();
+            self.hooks.call(Call {
+                kind,
+                slot,
+                epoch,
+                reason,
+            });
+        }
+    }
+
+    /// Hooks hear of a role once. A slot that has been removed meanwhile has none.
+    fn tell_role(&self, id: SlotId, epoch: Epoch, role: Role, reason: &str) {
+        let mut state = self.state();
+        let Some(slot) = state.slots.get(&id).cloned() else {
+            return;
+        };
+        if state.roles_told.is_news(id, role) {
+            self.hooks.call(Call {
+                kind: role.into(),
+                slot,
+                epoch,
+                reason: reason.to_owned(),
+            });
+        }
+    }
+
+    /// What `on_active` has switched on for a slot is switched off when the slot goes.
+    fn tell_end_of_slot(&self, id: SlotId, epoch: Epoch, reason: &str) {
+        let mut state = self.state();
+        let is_news = state.roles_told.forget(id);
+        if let Some(slot) = state.slots.remove(&id)
+            && is_news
+        {
+            self.hooks.call(Call {
+                kind: HookKind::Spare,
+                slot,
+                epoch,
+                reason: reason.to_owned(),
+            });
+        }
+    }
+
+    /// The agent ends, and has closed its gates: the hooks hear of that.
+    pub(super) async fn finish_hooks(&self) {
+        let view = self.pulse.view();
+        for id in self.slot_names().into_keys() {
+            self.tell_end_of_slot(id, epoch_in(&view, id), "stopped");
+        }
+        self.hooks.finish().await;
+    }
+
+    fn tell_manager(&self, kind: Kind) {
+        if let Some(outbox) = &self.state().outbox {
+            // The next report comes within a second.
+            let _ = outbox.try_send(Frame { kind: Some(kind) });
+        }
+    }
+
+    pub(super) fn gate_driver(&self) -> String {
+        let plane = self.plane.lock().unwrap_or_else(PoisonError::into_inner);
+        plane
+            .as_ref()
+            .map_or_else(String::new, |plane| plane.driver().to_owned())
+    }
+
+    pub(super) fn realtime_text(&self) -> String {
+        self.realtime
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// The names of the slots by number.
+    pub(super) fn slot_names(&self) -> BTreeMap<SlotId, String> {
+        self.state().slots.clone()
+    }
+
+    /// What the element says of itself.
+    pub(super) fn report(&self) -> ElementReport {
+        let faults = self.faults.list();
+        let (view, figures, at) = (self.pulse.view(), self.sync.figures(), now());
+        let slots = view.slots.iter().map(|(id, slot)| {
+            let figures = figures.get(id).copied().unwrap_or_default();
+            let margin = slot.lease_margin.map_or(0, |m| m.as_micros());
+            let lag = figures.sender.map_or(Duration::ZERO, |s| s.lag(at));
+            let in_sync = figures.sender.is_some_and(|s| s.in_sync)
+                || figures.receiver.is_some_and(|r| r.in_sync);
+            SlotReport {
+                id: id.0,
+                term: slot.epoch.term,
+                turn: u32::from(slot.epoch.turn),
+                role: slot.role.to_string(),
+                lease_margin_us: u64::try_from(margin).unwrap_or(u64::MAX),
+                unconfirmed: slot.unconfirmed,
+                in_sync,
+                sync_lag_frames: figures.sender.map_or(0, |s| s.lag_frames),
+                sync_lag_us: u64::try_from(lag.as_micros()).unwrap_or(u64::MAX),
+            }
+        });
+        ElementReport {
+            able: faults.is_empty(),
+            slots: slots.collect(),
+            faults,
+            revision: self.state().revision,
+        }
+    }
+
+    /// A switchover that the manager asks for.
+    pub(super) fn switch_over(self: &Arc<Self>, command: &SwitchoverCommand) {
+        let slot = SlotId(command.slot);
+        tracing::info!(%slot, reason = command.reason, "switchover");
+        let asked = Asked {
+            slot,
+            id: command.id,
+            since: Instant::now(),
+        };
+        self.state().switchovers.push(asked);
+        let agent = Arc::clone(self);
+        tokio::spawn(async move {
+            while asked.since.elapsed() < SWITCHOVER_TIME_MAX {
+                if !agent.state().switchovers.contains(&asked) {
+                    return;
+                }
+                agent.pulse.input(slot, Input::HandOver);
+                tokio::time::sleep(ASK_AGAIN).await;
+            }
+            let text = "the successor did not take over in time";
+            agent.end_switchovers(|waiting| waiting == asked, false, text);
+        });
+    }
+
+    /// A handover was refused. A successor that was armed just now has not been heard in this
+    /// epoch yet, or not as able; that is the answer only if it stays so.
+    fn handover_refused(&self, slot: SlotId, name: &str, refusal: Refusal) {
+        let patience = match refusal {
+            Refusal::NotActive => Duration::ZERO,
+            Refusal::NotArmed
+            | Refusal::Voting
+            | Refusal::SuccessorSilent
+            | Refusal::SuccessorUnable
+            | Refusal::UnderWay => REFUSAL_PATIENCE,
+        };
+        let is_final = |asked: Asked| asked.slot == slot && asked.since.elapsed() >= patience;
+        if self.end_switchovers(is_final, false, refusal.as_str()) {
+            tracing::warn!(slot = name, "not handed over: {}", refusal.as_str());
+        }
+    }
+
+    /// Answers the switchovers that `which` is true of; false if there are none.
+    fn end_switchovers(&self, which: impl Fn(Asked) -> bool, done: bool, text: &str) -> bool {
+        let ids: Vec<_> = {
+            let mut state = self.state();
+            let ended = state.switchovers.extract_if(.., |waiting| which(*waiting));
+            ended.map(|asked| asked.id).collect()
+        };
+        for id in &ids {
+            let (id, text) = (*id, text.to_owned());
+            self.tell_manager(Kind::SwitchoverResult(SwitchoverResult { id, done, text }));
+        }
+        !ids.is_empty()
+    }
+
+    /// Takes a notice of the real-time thread.
+    pub(super) fn noticed(&self, notice: Notice) {
+        match notice {
+            Notice::Drain { slot } => self.sync.drain(slot),
+            Notice::Serving { slot, epoch, after } => {
+                let after_us = u64::try_from(after.as_micros()).unwrap_or(u64::MAX);
+                tracing::info!(%slot, %epoch, after_us, "the gate is open, the LANs are told");
+            }
+            Notice::Machine { slot, notice } => self.machine_noticed(slot, notice),
+        }
+    }
+
+    fn machine_noticed(&self, slot: SlotId, notice: element::Notice) {
+        let name = self.state().slots.get(&slot).cloned().unwrap_or_default();
+        match notice {
+            MachineNotice::RoleChanged {
+                epoch,
+                role,
+                peer,
+                cause,
+            } => {
+                let peer = peer.map_or(0, |p| p.node.0);
+                tracing::info!(slot = name, %epoch, %role, peer, cause = cause.as_str(), "role");
+                self.tell_role(slot, epoch, role, cause.as_str());
+                self.changed.notify_one();
+            }
+            MachineNotice::Voted {
+                term,
+                disarms,
+                silence,
+            } => {
+                let silence_us = u64::try_from(silence.as_micros()).unwrap_or(u64::MAX);
+                let what = match disarms {
+                    true => "the standby is silent, unable or out of sync: going on without it",
+                    false => "the active is silent: claiming the slot",
+                };
+                tracing::warn!(slot = name, term, silence_us, "{what}");
+            }
+            MachineNotice::HandOverRefused(refusal) => self.handover_refused(slot, &name, refusal),
+            MachineNotice::HandedOver { epoch } => {
+                tracing::info!(slot = name, %epoch, "handed over");
+                self.end_switchovers(|asked| asked.slot == slot, true, &epoch.to_string());
+            }
+            MachineNotice::Unconfirmed { term, now: true } => {
+                tracing::error!(
+                    slot = name,
+                    term,
+                    "QUORUM LOST: serving unconfirmed, on evidence"
+                );
+            }
+            MachineNotice::Unconfirmed { term, now: false } => {
+                tracing::warn!(slot = name, term, "no longer unconfirmed");
+            }
+        }
+    }
+
+    /// For how long the manager has answered no request; zero without a slot to ask about.
+    pub(super) fn manager_silence(&self) -> Duration {
+        let at = now();
+        let view = self.pulse.view();
+        let silences = view.slots.values().map(|s| at.since(s.manager_heard_at));
+        silences.min().unwrap_or_default()
+    }
+
+    /// Whether a slot is served here. The role decides and not the gate's deadline: the view is
+    /// some milliseconds old, and the lease in it may seem over though it was renewed long since.
+    pub(super) fn serves(&self) -> bool {
+        let view = self.pulse.view();
+        view.slots
+            .values()
+            .any(|s| s.role == Role::Active || s.unconfirmed)
+    }
+
+    /// The slots that are served here and have an armed successor to be handed over to.
+    pub(super) fn to_hand_over(&self) -> Vec<SlotId> {
+        let view = self.pulse.view();
+        let pairs = view
+            .slots
+            .iter()
+            .filter(|(_, s)| s.role == Role::Active && s.peer.is_some());
+        pairs.map(|(id, _)| *id).collect()
+    }
+}
+
+/// The epoch of a slot; zero while there is none.
+fn epoch_in(view: &View, slot: SlotId) -> Epoch {
+    view.slots
+        .get(&slot)
+        .map_or_else(Epoch::default, |s| s.epoch)
+}

@@ -1,0 +1,248 @@
+//! Carrying out what the manager configured: peers, slots and their data planes.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use vnfpool_heartbeat::PeerPath;
+use vnfpool_model::{PoolSpec, SlotId, SlotSpec};
+use vnfpool_succession::element::{Input, Settings};
+use vnfpool_wire::control::Configuration;
+use vnfpool_wire::control::frame::Kind;
+use vnfpool_wire::datagram::{Member, NodeId};
+
+use super::{Agent, epoch_in};
+use crate::element::LAN_PATH_PREFIX;
+use crate::element::mesh::PeerAddress;
+use crate::element::plane::DataPlane;
+use crate::element::pulse::{Command, View};
+
+/// The real-time thread gives a slot up within this time.
+const REMOVAL_TIME_MAX: Duration = Duration::from_secs(1);
+
+impl Agent {
+    /// Carries out what the manager configured, as far as it can be; [`Agent::mend`] does the rest.
+    pub(in crate::element) async fn configure(&self, configuration: Configuration) {
+        let mut newest = self.configuration.lock().await;
+        let configuration = newest.insert(configuration);
+        self.state().configured = true;
+        self.try_to_carry_out(configuration).await;
+    }
+
+    /// Tries again to carry out what the manager configured, if something was in the way: an
+    /// interface that was missing for a moment, a device of somebody else.
+    pub(in crate::element) async fn mend(&self) {
+        let newest = self.configuration.lock().await;
+        if let Some(configuration) = newest.as_ref()
+            && self.faults.has_setup()
+        {
+            self.try_to_carry_out(configuration).await;
+        }
+    }
+
+    async fn try_to_carry_out(&self, configuration: &Configuration) {
+        let fault = fault_of(self.carry_out(configuration).await);
+        let done = fault.is_none();
+        self.set_setup_fault(fault);
+        if done && self.state().configured {
+            // The manager may be waiting for that.
+            self.state().revision = configuration.revision;
+            self.tell_manager(Kind::ElementReport(self.report()));
+        }
+    }
+
+    /// Peers first, then slots; one slot that cannot be set up does not keep others from it.
+    async fn carry_out(&self, configuration: &Configuration) -> anyhow::Result<()> {
+        let spec: PoolSpec =
+            serde_json::from_str(&configuration.pool).context("the pool's description")?;
+        let Some(node) = self.state().node else {
+            return Ok(());
+        };
+        let me = Member {
+            node,
+            incarnation: self.incarnation,
+        };
+        self.configure_peers(me, configuration);
+        let wanted: BTreeSet<_> = configuration.slots.iter().map(|s| SlotId(s.id)).collect();
+        let gone: Vec<_> = self
+            .state()
+            .slots
+            .keys()
+            .filter(|id| !wanted.contains(id))
+            .copied()
+            .collect();
+        for id in gone {
+            self.remove_slot(id).await?;
+        }
+        let mut failed = Ok(());
+        for slot in &configuration.slots {
+            let id = SlotId(slot.id);
+            self.sync
+                .set_candidate(id, (slot.candidate != 0).then_some(NodeId(slot.candidate)));
+            if self.state().slots.contains_key(&id) {
+                continue;
+            }
+            let found = spec.slots.iter().find(|s| s.name.as_str() == slot.name);
+            let Some(slot_spec) = found.cloned() else {
+                continue;
+            };
+            let settings = Settings {
+                me,
+                timing: spec.timing,
+                on_quorum_loss: spec.on_quorum_loss,
+            };
+            if let Err(error) = self.add_slot(id, slot_spec, settings).await {
+                failed = failed.and(Err(
+                    error.context(format!("set up the slot '{}'", slot.name))
+                ));
+            }
+        }
+        self.changed.notify_one();
+        failed?;
+        self.retire_inherited()
+            .await
+            .context("remove what an earlier life of this agent has left")
+    }
+
+    async fn retire_inherited(&self) -> anyhow::Result<()> {
+        let plane = Arc::clone(&self.plane);
+        tokio::task::spawn_blocking(move || {
+            let mut plane = plane.lock().unwrap_or_else(PoisonError::into_inner);
+            plane.as_mut().map_or(Ok(()), DataPlane::retire_inherited)
+        })
+        .await?
+    }
+
+    async fn add_slot(&self, id: SlotId, spec: SlotSpec, settings: Settings) -> anyhow::Result<()> {
+        let name = spec.name.to_string();
+        let plane = Arc::clone(&self.plane);
+        let prepared = tokio::task::spawn_blocking(move || {
+            let mut plane = plane.lock().unwrap_or_else(PoisonError::into_inner);
+            let plane = plane.as_mut().context("the agent stops")?;
+            plane.add_slot(id, &spec)
+        });
+        let plane = prepared.await??;
+        tracing::info!(slot = name, "the slot is configured, its gate is closed");
+        // Before anything is heard of it: its hooks are called by its name.
+        self.state().slots.insert(id, name);
+        self.pulse.send(Command::AddSlot {
+            id,
+            settings,
+            plane,
+        });
+        self.faults
+            .tell(|able| self.pulse.input(id, Input::Able(able)));
+        Ok(())
+    }
+
+    fn configure_peers(&self, me: Member, configuration: &Configuration) {
+        let mut addresses = Vec::new();
+        let mut present = BTreeSet::new();
+        let known = self.state().peers.clone();
+        for peer in &configuration.peers {
+            let Ok(element) = peer.element.parse() else {
+                continue;
+            };
+            let node = NodeId(peer.node);
+            // A restarted manager may not know yet where a peer is; we may.
+            if peer.paths.is_empty() {
+                present.extend(known.get(&node));
+                continue;
+            }
+            present.insert(node);
+            let parse = |text: &str| text.parse::<SocketAddr>().ok();
+            let paths = peer.paths.iter().filter_map(|p| {
+                Some(PeerPath {
+                    name: p.name.clone(),
+                    remote: parse(&p.datagram)?,
+                })
+            });
+            self.pulse.send(Command::Reach {
+                node,
+                paths: paths.collect(),
+            });
+            // Links between the elements before LANs that carry traffic.
+            let (lans, own): (Vec<_>, Vec<_>) = peer
+                .paths
+                .iter()
+                .partition(|p| p.name.starts_with(LAN_PATH_PREFIX));
+            let in_order = own.into_iter().chain(lans);
+            let endpoints = in_order.filter_map(|p| parse(&p.peer)).collect();
+            addresses.push(PeerAddress {
+                node,
+                element,
+                addresses: endpoints,
+            });
+        }
+        let gone: Vec<_> = {
+            let mut state = self.state();
+            let gone = state.peers.difference(&present).copied().collect();
+            state.peers.clone_from(&present);
+            gone
+        };
+        for node in gone {
+            self.pulse.send(Command::Forget(node));
+        }
+        self.mesh.set_peers(me, &present, addresses);
+    }
+
+    /// Nothing of the pool may be served here any more: every gate closes, every device goes.
+    pub(in crate::element) async fn remove_all_slots(&self, why: &str) -> anyhow::Result<()> {
+        // All gates first, then what takes longer; a configuration that is being carried out may
+        // take a second for each slot.
+        self.close_slots();
+        let mut newest = self.configuration.lock().await;
+        // Nothing of it is tried again.
+        *newest = None;
+        self.set_setup_fault(None);
+        // Meanwhile there may be more.
+        self.close_slots();
+        let mut failed = Ok(());
+        for (id, name) in self.slot_names() {
+            match self.remove_slot(id).await {
+                Ok(()) => tracing::warn!(slot = name, "the slot is closed and removed: {why}"),
+                Err(error) => failed = failed.and(Err(error)),
+            }
+        }
+        failed
+    }
+
+    fn close_slots(&self) {
+        for id in self.slot_names().into_keys() {
+            self.pulse.send(Command::RemoveSlot(id));
+        }
+    }
+
+    async fn remove_slot(&self, id: SlotId) -> anyhow::Result<()> {
+        let epoch = epoch_in(&self.pulse.view(), id);
+        self.pulse.send(Command::RemoveSlot(id));
+        self.sync.remove(id);
+        // The real-time thread closes the gate, another lets go of it; until both have, the slot
+        // is not removed.
+        let has_it =
+            |view: &View| view.slots.contains_key(&id) || view.retiring.load(Ordering::Acquire) > 0;
+        let began = Instant::now();
+        while has_it(&self.pulse.view()) {
+            if began.elapsed() > REMOVAL_TIME_MAX {
+                bail!("the heartbeat thread has not given slot {id} up: it does not keep up");
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let plane = Arc::clone(&self.plane);
+        tokio::task::spawn_blocking(move || {
+            let mut plane = plane.lock().unwrap_or_else(PoisonError::into_inner);
+            plane.as_mut().map_or(Ok(()), |plane| plane.remove_slot(id))
+        })
+        .await??;
+        self.tell_end_of_slot(id, epoch, "removed");
+        self.changed.notify_one();
+        Ok(())
+    }
+}
+
+fn fault_of(outcome: anyhow::Result<()>) -> Option<String> {
+    outcome.err().map(|error| format!("{error:#}"))
+}

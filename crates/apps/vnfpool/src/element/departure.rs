@@ -1,0 +1,77 @@
+//! A clean stop hands over first.
+
+use std::time::{Duration, Instant};
+
+use vnfpool_model::SlotId;
+use vnfpool_succession::element::Input;
+
+use super::agent::{ASK_AGAIN, Agent};
+
+/// How long a stopping agent tries to hand its slots over.
+const HAND_OVER_TIME_MAX: Duration = Duration::from_secs(2);
+
+/// How often the outcome is looked at.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
+
+/// Hands every slot over that is served here and has a successor.
+pub(super) async fn hand_over_all(agent: &Agent) {
+    if !agent.serves() {
+        return;
+    }
+    let ask = |slot| agent.pulse.input(slot, Input::HandOver);
+    ask_until_done(|| agent.to_hand_over(), ask).await;
+    if agent.serves() {
+        tracing::warn!("stopping without a successor: nobody serves until another element can");
+    }
+    // The successor's first heartbeats want an answer: it counts on us for a moment more.
+    tokio::time::sleep(Duration::from_millis(100)).await;
+}
+
+async fn ask_until_done(to_hand_over: impl Fn() -> Vec<SlotId>, mut ask: impl FnMut(SlotId)) {
+    let began = Instant::now();
+    let mut asked_at: Option<Instant> = None;
+    while began.elapsed() < HAND_OVER_TIME_MAX {
+        let slots = to_hand_over();
+        if slots.is_empty() {
+            return;
+        }
+        if asked_at.is_none_or(|at| at.elapsed() >= ASK_AGAIN) {
+            slots.into_iter().for_each(&mut ask);
+            asked_at = Some(Instant::now());
+        }
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use super::*;
+
+    const SLOTS: [SlotId; 2] = [SlotId(3), SlotId(5)];
+
+    /// Goal: a refusal is not the last word. Method: of two slots the first goes at once, the
+    /// second when it has been asked for three times.
+    #[tokio::test]
+    async fn a_handover_that_was_refused_is_asked_for_again() {
+        let asked = RefCell::new(Vec::new());
+        let times = |slot| asked.borrow().iter().filter(|s| **s == slot).count();
+        let to_hand_over = || {
+            let stay = |(slot, needed): &(SlotId, usize)| times(*slot) < *needed;
+            let all = SLOTS.into_iter().zip([1, 3]);
+            all.filter(stay).map(|(slot, _)| slot).collect()
+        };
+        ask_until_done(to_hand_over, |slot| asked.borrow_mut().push(slot)).await;
+        let [first, second] = SLOTS;
+        assert_eq!(*asked.borrow(), [first, second, second, second]);
+    }
+
+    /// Goal: a stop has an end.
+    #[tokio::test]
+    async fn a_handover_that_is_always_refused_is_given_up() {
+        let mut asked = 0;
+        ask_until_done(|| SLOTS.to_vec(), |_| asked += 1).await;
+        assert!(asked > SLOTS.len());
+    }
+}

@@ -1,0 +1,230 @@
+//! Two ends over loopback, one of them a mesh and the other made by hand.
+
+use std::collections::VecDeque;
+use std::net::Ipv4Addr;
+
+use tempfile::TempDir;
+use vnfpool_conntrack::Scope;
+use vnfpool_model::SlotId;
+use vnfpool_transport::TrustDomain;
+use vnfpool_transport::pki::{Authority, Validity};
+
+use super::super::pulse::{SlotView, View};
+use super::*;
+use crate::pulse::Inbox;
+
+const ANY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+
+/// What a test waits for comes within milliseconds; this is when it hangs.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+fn edge() -> PoolHandle {
+    "edge".parse().unwrap()
+}
+
+fn member(node: u32) -> Member {
+    Member {
+        node: NodeId(node),
+        incarnation: Incarnation(1),
+    }
+}
+
+/// A peer as the manager names it: number 2 is `gw2`, number 3 is `gw3`.
+fn peer(node: u32, addresses: Vec<SocketAddr>) -> PeerAddress {
+    PeerAddress {
+        node: NodeId(node),
+        element: format!("gw{node}").parse().unwrap(),
+        addresses,
+    }
+}
+
+struct Site {
+    dir: TempDir,
+    authority: Authority,
+}
+
+impl Site {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let domain = TrustDomain::new("test.example").unwrap();
+        let authority = Authority::create(&dir.path().join("ca"), &domain).unwrap();
+        Self { dir, authority }
+    }
+
+    fn credentials(&self, element: &str) -> Credentials {
+        let identity = Identity::Element {
+            pool: edge(),
+            element: element.parse().unwrap(),
+        };
+        let dir = self.dir.path().join(element);
+        let issued = self
+            .authority
+            .issue_local(&dir, &identity, &[], Validity::standard());
+        issued.unwrap()
+    }
+
+    fn endpoint(&self, element: &str) -> Endpoint {
+        let options = EndpointOptions::default();
+        Endpoint::bind(ANY, self.credentials(element), options, Arc::default()).unwrap()
+    }
+
+    /// The mesh of `gw1`, and what its real-time thread would be told.
+    fn mesh(&self) -> (Arc<Mesh>, Inbox<Command, View>) {
+        let (pulse, inbox) = Pulse::new().unwrap();
+        let sync = Arc::new(SyncHub::new(pulse.clone(), Scope::new([])));
+        let credentials = self.credentials("gw1");
+        let mesh = Mesh::start(edge(), credentials, ANY, pulse, sync, Arc::default());
+        (mesh.unwrap(), inbox)
+    }
+}
+
+/// For whom keys were installed.
+fn keys(inbox: &Inbox<Command, View>) -> Vec<NodeId> {
+    let mut commands = VecDeque::new();
+    inbox.take(&mut commands);
+    let nodes = commands.into_iter().filter_map(|command| match command {
+        Command::Keys { node, .. } => Some(node),
+        _ => None,
+    });
+    nodes.collect()
+}
+
+async fn connected(mesh: &Mesh, node: u32) {
+    let wait = async {
+        while !mesh.connections().contains_key(&NodeId(node)) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, wait).await.unwrap();
+}
+
+/// Goal: a member of the pool cannot pass for another one and have its datagrams believed. Method:
+/// the caller shows the certificate of gw2 and calls itself 3; then, to the same mesh, 2.
+#[tokio::test]
+async fn a_caller_that_names_another_number_is_refused() {
+    let site = Site::new();
+    let (mesh, inbox) = site.mesh();
+    // The highest number calls nobody.
+    let peers = BTreeSet::from([NodeId(2), NodeId(3)]);
+    mesh.set_peers(member(9), &peers, vec![peer(2, vec![]), peer(3, vec![])]);
+    let endpoint = site.endpoint("gw2");
+    let address = mesh.endpoint.local_address().unwrap();
+    let expected = || PeerPolicy::Element {
+        pool: edge(),
+        element: "gw1".parse().unwrap(),
+    };
+
+    for (number, accepted) in [(3, false), (2, true)] {
+        let connection = endpoint.connect(address, expected()).await.unwrap();
+        let (mut writer, mut reader) = connection.open_stream(StreamKind::Control).await.unwrap();
+        send_hello(&mut writer, member(number)).await.unwrap();
+        let answer = tokio::time::timeout(PATIENCE, receive_hello(&mut reader)).await;
+        let answer = answer.unwrap();
+        if accepted {
+            assert_eq!(answer.unwrap(), member(9));
+            connected(&mesh, number).await;
+            assert_eq!(keys(&inbox), [NodeId(number)]);
+        } else {
+            answer.unwrap_err();
+            assert!(mesh.connections().is_empty());
+            assert_eq!(keys(&inbox), []);
+        }
+    }
+}
+
+/// The same for the one who is called: it answers as another number first, then as itself.
+#[tokio::test]
+async fn a_called_peer_that_names_another_number_is_refused() {
+    let site = Site::new();
+    let (mesh, inbox) = site.mesh();
+    let endpoint = site.endpoint("gw2");
+    let acceptance = Acceptance {
+        members: PeerPolicy::ElementOf(edge()),
+        enrolment: false,
+    };
+    let mut listener = Listener::start(std::slice::from_ref(&endpoint), acceptance).unwrap();
+    let peers = BTreeSet::from([NodeId(2), NodeId(3)]);
+    let address = endpoint.local_address().unwrap();
+    mesh.set_peers(
+        member(1),
+        &peers,
+        vec![peer(2, vec![address]), peer(3, vec![])],
+    );
+
+    let mut held = Vec::new();
+    for (number, accepted) in [(3, false), (2, true)] {
+        let arrival = tokio::time::timeout(PATIENCE, listener.accept()).await;
+        let Ok(Some(Arrival::Member(connection))) = arrival else {
+            panic!("the mesh calls");
+        };
+        let (_, mut writer, mut reader) = connection.accept_stream().await.unwrap();
+        assert_eq!(receive_hello(&mut reader).await.unwrap(), member(1));
+        send_hello(&mut writer, member(number)).await.unwrap();
+        if accepted {
+            connected(&mesh, number).await;
+            assert_eq!(keys(&inbox), [NodeId(number)]);
+        } else {
+            let closed = tokio::time::timeout(PATIENCE, connection.closed()).await;
+            closed.unwrap();
+            assert!(mesh.connections().is_empty());
+            assert_eq!(keys(&inbox), []);
+        }
+        held.push((connection, writer, reader));
+    }
+}
+
+/// Goal: a member that does not serve takes nothing from the stream of the one that does. Method:
+/// gw2 is the active here and has its stream; gw3 opens one for the same slot.
+#[tokio::test]
+async fn a_state_stream_that_is_not_of_the_active_replaces_nothing() {
+    let site = Site::new();
+    let (mesh, inbox) = site.mesh();
+    let slot = SlotId(7);
+    mesh.sync.set_candidate(slot, None);
+    let peers = BTreeSet::from([NodeId(2), NodeId(3)]);
+    mesh.set_peers(member(9), &peers, vec![peer(2, vec![]), peer(3, vec![])]);
+    let view = SlotView {
+        active: Some(member(2)),
+        ..SlotView::default()
+    };
+    assert!(inbox.publish(|all| {
+        all.slots.insert(slot, view);
+    }));
+    let address = mesh.endpoint.local_address().unwrap();
+    let mut held = Vec::new();
+    for number in [2, 3] {
+        let endpoint = site.endpoint(&format!("gw{number}"));
+        let expected = PeerPolicy::ElementOf(edge());
+        let connection = endpoint.connect(address, expected).await.unwrap();
+        let (mut writer, mut reader) = connection.open_stream(StreamKind::Control).await.unwrap();
+        send_hello(&mut writer, member(number)).await.unwrap();
+        receive_hello(&mut reader).await.unwrap();
+        let (mut state_writer, mut state_reader) =
+            connection.open_stream(StreamKind::State).await.unwrap();
+        state_writer
+            .send(slot.0.to_le_bytes().to_vec())
+            .await
+            .unwrap();
+        if number == 2 {
+            let wait = async {
+                while mesh.sync.receives_from(slot).is_none() {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+            };
+            tokio::time::timeout(PATIENCE, wait).await.unwrap();
+        } else {
+            // Refused: nothing more is read, and nothing said.
+            let ended = async { while let Ok(Some(_)) = state_reader.recv().await {} };
+            tokio::time::timeout(PATIENCE, ended).await.unwrap();
+        }
+        assert_eq!(mesh.sync.receives_from(slot), Some(member(2)));
+        held.push((
+            endpoint,
+            connection,
+            writer,
+            reader,
+            state_writer,
+            state_reader,
+        ));
+    }
+}

@@ -1,0 +1,250 @@
+//! The element's `/metrics`.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, PoisonError};
+
+use anyhow::Context;
+use tokio::task::JoinSet;
+use vnfpool_model::{Role, SlotId};
+use vnfpool_northbound::metrics;
+
+use super::agent::Agent;
+use super::figures::Samples;
+use super::pulse::View;
+use crate::metrics::{Labels, Scrape};
+use crate::pulse::now;
+
+/// Serves the metrics on `listen` as long as the agent runs.
+pub(super) async fn start(
+    tasks: &mut JoinSet<()>,
+    agent: &Arc<Agent>,
+    listen: SocketAddr,
+) -> anyhow::Result<()> {
+    let listener = metrics::bind(listen)
+        .await
+        .with_context(|| format!("listen on {listen} for metrics"))?;
+    let agent = Arc::clone(agent);
+    let encode = Arc::new(move || text(&agent));
+    tasks.spawn(metrics::serve(listener, encode, std::future::pending()));
+    Ok(())
+}
+
+fn text(agent: &Agent) -> String {
+    let view = agent.pulse.view();
+    let mut scrape = Scrape::default();
+    slots(&mut scrape, agent, &view);
+    state(&mut scrape, agent);
+    gates(&mut scrape, agent, &view);
+    thread(&mut scrape, &view);
+    let rejections = agent.rejections.snapshot().into_iter();
+    scrape.counter(
+        "vnfpool_connections_rejected",
+        "Connections that were turned away",
+        rejections.map(|(reason, n)| (vec![("reason", reason.label().to_owned())], n)),
+    );
+    scrape.text()
+}
+
+fn labels(agent: &Agent, slot: SlotId) -> Labels {
+    let names = agent.slot_names();
+    let slot = names
+        .get(&slot)
+        .cloned()
+        .unwrap_or_else(|| slot.to_string());
+    vec![
+        ("pool", agent.config.pool.to_string()),
+        ("element", agent.config.element.to_string()),
+        ("slot", slot),
+    ]
+}
+
+#[expect(clippy::cast_precision_loss, reason = "metrics are floating point")]
+fn slots(scrape: &mut Scrape, agent: &Agent, view: &View) {
+    let slots = || {
+        view.slots
+            .iter()
+            .map(|(id, slot)| (labels(agent, *id), slot))
+    };
+    let roles = slots().flat_map(|(labels, slot)| {
+        [Role::Active, Role::Standby, Role::Spare].map(|role| {
+            let mut labels = labels.clone();
+            labels.push(("role", role.to_string()));
+            (labels, f64::from(u8::from(slot.role == role)))
+        })
+    });
+    scrape.gauge("vnfpool_role", "1 for the role that the element has", roles);
+    scrape.gauge(
+        "vnfpool_term",
+        "Term of the slot",
+        slots().map(|(l, s)| (l, s.epoch.term as f64)),
+    );
+    scrape.gauge(
+        "vnfpool_turn",
+        "Turn of the slot",
+        slots().map(|(l, s)| (l, f64::from(s.epoch.turn))),
+    );
+    let at = now();
+    scrape.gauge(
+        "vnfpool_lease_rest_seconds",
+        "Rest of the lease now, 0 with a closed gate",
+        slots().map(|(l, s)| (l, s.gate.since(at).as_secs_f64())),
+    );
+    let margins = slots().filter_map(|(l, s)| Some((l, s.lease_margin?.as_secs_f64())));
+    scrape.gauge(
+        "vnfpool_lease_margin_seconds",
+        "Smallest rest of a lease when it was renewed lately",
+        margins,
+    );
+    scrape.gauge(
+        "vnfpool_unconfirmed",
+        "1 while the slot is served after a loss of quorum",
+        slots().map(|(l, s)| (l, f64::from(u8::from(s.unconfirmed)))),
+    );
+    let takeovers = slots().flat_map(|(labels, slot)| {
+        let causes = [
+            ("failover", slot.failovers),
+            ("handover", slot.handovers),
+            ("record", slot.records),
+        ];
+        causes.map(|(cause, n)| {
+            let mut labels = labels.clone();
+            labels.push(("cause", cause.to_owned()));
+            (labels, n)
+        })
+    });
+    scrape.counter(
+        "vnfpool_role_changes",
+        "Changes of the role by cause",
+        takeovers,
+    );
+}
+
+#[expect(clippy::cast_precision_loss, reason = "metrics are floating point")]
+fn state(scrape: &mut Scrape, agent: &Agent) {
+    let (figures, at) = (agent.sync.figures(), now());
+    let sending = || {
+        figures
+            .iter()
+            .filter_map(|(id, f)| Some((labels(agent, *id), f.sender?)))
+    };
+    let receiving = || {
+        figures
+            .iter()
+            .filter_map(|(id, f)| Some((labels(agent, *id), f.receiver?)))
+    };
+    scrape.gauge(
+        "vnfpool_sync_lag_frames",
+        "Frames sent to the standby that it has not confirmed to be in its kernel",
+        sending().map(|(l, s)| (l, s.lag_frames as f64)),
+    );
+    scrape.gauge(
+        "vnfpool_sync_lag_seconds",
+        "Age of the oldest of these frames",
+        sending().map(|(l, s)| (l, s.lag(at).as_secs_f64())),
+    );
+    scrape.gauge(
+        "vnfpool_sync_standby_in_sync",
+        "1 while the standby has all service state",
+        sending().map(|(l, s)| (l, f64::from(u8::from(s.in_sync)))),
+    );
+    scrape.counter(
+        "vnfpool_sync_changes_sent",
+        "Changes sent",
+        sending().map(|(l, s)| (l, s.changes)),
+    );
+    scrape.counter(
+        "vnfpool_sync_overruns",
+        "Times that the kernel lost events",
+        sending().map(|(l, s)| (l, s.overruns)),
+    );
+    scrape.counter(
+        "vnfpool_sync_lagged",
+        "Times that the standby did not keep up",
+        sending().map(|(l, s)| (l, s.lagged)),
+    );
+    scrape.counter(
+        "vnfpool_sync_operations_received",
+        "Changes received",
+        receiving().map(|(l, r)| (l, r.operations)),
+    );
+}
+
+fn gates(scrape: &mut Scrape, agent: &Agent, view: &View) {
+    let plane = agent.plane.lock().unwrap_or_else(PoisonError::into_inner);
+    let Some(plane) = plane.as_ref() else { return };
+    let mut dropped = Vec::new();
+    for id in view.slots.keys() {
+        let Some(counters) = plane.counters(*id) else {
+            continue;
+        };
+        for (cause, packets) in [
+            ("closed_in", counters.ingress_dropped),
+            ("closed_out", counters.egress_dropped),
+            ("foreign_in", counters.ingress_foreign),
+            ("foreign_out", counters.egress_foreign),
+        ] {
+            let mut labels = labels(agent, *id);
+            labels.push(("cause", cause.to_owned()));
+            dropped.push((labels, packets));
+        }
+    }
+    scrape.counter(
+        "vnfpool_gate_packets",
+        "Packets that the gate dropped or noticed",
+        dropped,
+    );
+}
+
+fn thread(scrape: &mut Scrape, view: &View) {
+    let quantiles = |samples: &Samples| {
+        [(500, "0.5"), (990, "0.99"), (1_000, "1")].map(|(per_mille, name)| {
+            let seconds = f64::from(samples.quantile_us(per_mille)) / 1e6;
+            (vec![("quantile", name.to_owned())], seconds)
+        })
+    };
+    scrape.gauge(
+        "vnfpool_heartbeat_round_trip_seconds",
+        "Newest heartbeat round trips",
+        quantiles(&view.round_trip_us),
+    );
+    scrape.gauge(
+        "vnfpool_heartbeat_lateness_seconds",
+        "How late the heartbeat thread woke",
+        quantiles(&view.lateness_us),
+    );
+    let acknowledged = view.round_trip_us.count();
+    let outcomes = [
+        ("acknowledged", acknowledged),
+        ("missed", view.heartbeats_sent.saturating_sub(acknowledged)),
+    ];
+    scrape.counter(
+        "vnfpool_heartbeats",
+        "Heartbeats sent as the active; the one under way counts as missed",
+        outcomes.map(|(outcome, n)| (vec![("outcome", outcome.to_owned())], n)),
+    );
+    scrape.counter(
+        "vnfpool_notices_lost",
+        "Notices of the heartbeat thread that the log was too slow for",
+        [(Vec::new(), view.notices_lost)],
+    );
+    let outcomes = [
+        ("accepted", view.datagrams_accepted),
+        ("copy", view.datagrams_copies),
+        ("hello", view.datagrams_hellos),
+        ("rejected", view.datagrams_rejected),
+    ];
+    scrape.counter(
+        "vnfpool_datagrams",
+        "Datagrams received",
+        outcomes.map(|(outcome, n)| (vec![("outcome", outcome.to_owned())], n)),
+    );
+    let paths = view.paths.iter().flat_map(|(path, counters)| {
+        [
+            ("sent", counters.sent),
+            ("refused", counters.refused),
+            ("received", counters.received),
+        ]
+        .map(|(what, n)| (vec![("path", path.clone()), ("what", what.to_owned())], n))
+    });
+    scrape.counter("vnfpool_path_datagrams", "Datagrams by path", paths);
+}

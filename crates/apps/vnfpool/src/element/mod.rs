@@ -1,0 +1,351 @@
+//! The daemon `vnfpool element`: composition of an element's machines and drivers.
+//!
+//! ```text
+//!   manager --QUIC--> control --+
+//!   peers  --QUIC--> mesh ------+--> agent --> plane (devices, gate)     health (5 ms)
+//!                     |         |      |                                   |
+//!                     +-> sync -+      +--> hooks                          |
+//!                          |           v                                   v
+//!   all paths --datagrams--+------> pulse (real time): machines, gate, announcements
+//! ```
+//!
+//! Only `pulse` is on the way of a takeover; everything else may be slow without doing harm.
+
+mod agent;
+mod control;
+mod departure;
+mod figures;
+mod health;
+mod hooks;
+mod incarnation;
+mod lock;
+mod mesh;
+mod metrics;
+mod plane;
+mod pulse;
+mod sync;
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Context, anyhow, bail};
+use tokio::sync::mpsc;
+use vnfpool_config::{ElementConfig, ElementFile, Realtime};
+use vnfpool_conntrack::Scope;
+use vnfpool_heartbeat::PathSpec;
+use vnfpool_linux::{addresses, links, preflight, realtime};
+use vnfpool_succession::element::Input;
+use vnfpool_transport::enrolment;
+use vnfpool_transport::pki::Credentials;
+use vnfpool_transport::token::Token;
+use vnfpool_transport::{Identity, RejectionCounters};
+
+use self::agent::{Agent, Parts};
+use self::mesh::Mesh;
+use self::plane::DataPlane;
+use self::pulse::{Command, Notice, Pulse};
+use self::sync::SyncHub;
+use crate::cli::args::{ElementJoin, ElementRun};
+use crate::daemon;
+
+/// LANs of virtual addresses are paths too; this keeps their names apart from others.
+const LAN_PATH_PREFIX: &str = "lan:";
+
+/// The path on which the manager is reached: whatever routing says.
+const MANAGER_PATH: &str = "manager";
+
+/// Notices of the real-time thread that may wait.
+const NOTICES_MAX: usize = 1_024;
+
+/// How often the streams of service state are brought in line, changes aside.
+const STEER_INTERVAL: Duration = Duration::from_millis(50);
+
+/// How often a configuration that could not be carried out is tried again.
+const MEND_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Enrols this element with a one-time token.
+pub(crate) fn join(args: &ElementJoin) -> anyhow::Result<()> {
+    let token: Token = args.token.trim().parse().context("read the token")?;
+    let credentials =
+        daemon::block_on(async { Ok(enrolment::join(args.manager, &token, &args.dir).await?) })?;
+    let Identity::Element { pool, element } = credentials.identity() else {
+        bail!("the manager answered with a certificate that is no element's");
+    };
+    crate::cli::say(&format!(
+        "This is now the element '{element}' of pool '{pool}'; its key is in {}.\n\
+         Start it:        vnfpool element run --config FILE",
+        args.dir.display()
+    ))
+}
+
+/// Runs the element's agent until it is told to stop.
+pub(crate) fn run(args: &ElementRun) -> anyhow::Result<()> {
+    daemon::start_log();
+    let path = &args.config;
+    let text = std::fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
+    let config = ElementFile::parse(&text, &path.display().to_string())?;
+    daemon::block_on(serve(config))
+}
+
+async fn serve(config: ElementConfig) -> anyhow::Result<()> {
+    check_machine(&config)?;
+    let credentials = load_credentials(&config)?;
+    // Held to the end: what a second agent would close at its start is what this one serves with.
+    let _lock = lock::take(&config.dir)?;
+    // The gate closes before this agent says its first word (R1), and its number is on disk.
+    let plane = Arc::new(Mutex::new(Some(DataPlane::open(&config)?)));
+    let outcome = serve_behind(Arc::clone(&plane), config, credentials).await;
+    let plane = plane.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let removed = plane.map_or(Ok(()), DataPlane::remove);
+    // Why it ended comes before what that left behind.
+    outcome?;
+    removed.context("take the virtual addresses and the gate away")
+}
+
+/// Serves with a data plane that the caller takes away, also when this fails half-way.
+async fn serve_behind(
+    plane: Arc<Mutex<Option<DataPlane>>>,
+    config: ElementConfig,
+    credentials: Credentials,
+) -> anyhow::Result<()> {
+    let incarnation = incarnation::next(&config.dir)?;
+    let realtime = Arc::new(Mutex::new(String::new()));
+    let (notices, noticed) = mpsc::channel(NOTICES_MAX);
+    let prepare = prepare_thread(config.realtime, Arc::clone(&realtime));
+    let (pulse, thread) = Pulse::start(&path_specs(&config), notices, prepare)?;
+    if let Err(error) = vnfpool_conntrack::enable_events() {
+        tracing::warn!("service state may be incomplete: {error}");
+    }
+    let sync = Arc::new(SyncHub::new(pulse.clone(), scope(&config)));
+    let rejections = Arc::new(RejectionCounters::default());
+    let mesh = Mesh::start(
+        config.pool.clone(),
+        credentials.clone(),
+        mesh_address(&config),
+        pulse.clone(),
+        Arc::clone(&sync),
+        Arc::clone(&rejections),
+    )?;
+    let agent = Arc::new(Agent::new(Parts {
+        config,
+        credentials,
+        incarnation,
+        pulse: pulse.clone(),
+        sync,
+        mesh,
+        rejections,
+        plane: Arc::clone(&plane),
+        realtime,
+    }));
+    let stop_health = Arc::new(AtomicBool::new(false));
+    let (made_anew, mut is_made_anew) = mpsc::channel(1);
+    let health = watch_health(&agent, &plane, &stop_health, made_anew)?;
+    let mut tasks = tokio::task::JoinSet::new();
+    tasks.spawn(take_notices(Arc::clone(&agent), noticed));
+    tasks.spawn(steer(Arc::clone(&agent)));
+    tasks.spawn(mend(Arc::clone(&agent)));
+    if let Some(listen) = agent.config.metrics {
+        metrics::start(&mut tasks, &agent, listen).await?;
+    }
+    tracing::info!(
+        element = %agent.config.element, pool = %agent.config.pool, %incarnation,
+        gate = agent.gate_driver(), realtime = agent.realtime_text(),
+        version = crate::VERSION, commit = crate::COMMIT, "the element's agent runs"
+    );
+    daemon::ready();
+    let outcome = tokio::select! {
+        signal = daemon::told_to_stop() => signal.map(|signal| tracing::info!(signal, "stopping")),
+        error = control::run(Arc::clone(&agent)) => error,
+        Some(interface) = is_made_anew.recv() => Err(anyhow!(
+            "the interface '{interface}' was removed and made anew: start the agent again, its \
+             sockets and addresses are those of the former one"
+        )),
+    };
+    departure::hand_over_all(&agent).await;
+    stop_health.store(true, Ordering::Relaxed);
+    pulse.send(Command::Stop);
+    let _ = tokio::task::spawn_blocking(move || (thread.join(), health.join())).await;
+    agent.mesh.close().await;
+    tasks.shutdown().await;
+    agent.finish_hooks().await;
+    outcome
+}
+
+/// Everything that this machine or process lacks, in one line.
+fn check_machine(config: &ElementConfig) -> anyhow::Result<()> {
+    let mut essential = Vec::new();
+    for missing in preflight::missing() {
+        if missing.is_essential {
+            essential.push(missing.to_string());
+        } else {
+            tracing::warn!("{missing}");
+        }
+    }
+    if !essential.is_empty() {
+        bail!("no element can run here: {}", essential.join("; "));
+    }
+    for lan in &config.lans {
+        links::find(&lan.interface).with_context(|| {
+            format!(
+                "the LAN '{}' is on the interface '{}'",
+                lan.name, lan.interface
+            )
+        })?;
+    }
+    Ok(())
+}
+
+fn load_credentials(config: &ElementConfig) -> anyhow::Result<Credentials> {
+    let credentials = Credentials::load(&config.dir).with_context(|| {
+        format!(
+            "no identity in {}: enrol with `vnfpool element join`",
+            config.dir.display()
+        )
+    })?;
+    let expected = Identity::Element {
+        pool: config.pool.clone(),
+        element: config.element.clone(),
+    };
+    if *credentials.identity() != expected {
+        bail!(
+            "the certificate in {} is of {}, the configuration is of {expected}",
+            config.dir.display(),
+            credentials.identity()
+        );
+    }
+    Ok(credentials)
+}
+
+fn path_specs(config: &ElementConfig) -> Vec<PathSpec> {
+    let port = config.ports.heartbeat;
+    let own = config.paths.iter().map(|path| PathSpec {
+        name: path.name.clone(),
+        local: SocketAddr::new(path.address, port),
+        interface: None,
+    });
+    let lans = config.lans.iter().map(|lan| PathSpec {
+        name: format!("{LAN_PATH_PREFIX}{}", lan.name),
+        local: SocketAddr::new(lan.address, port),
+        interface: Some(lan.interface.clone()),
+    });
+    let manager = PathSpec {
+        name: MANAGER_PATH.to_owned(),
+        local: SocketAddr::new(any_of(&[config.manager.ip()]), 0),
+        interface: None,
+    };
+    own.chain(lans).chain([manager]).collect()
+}
+
+fn mesh_address(config: &ElementConfig) -> SocketAddr {
+    let lans = config.lans.iter().map(|l| l.address);
+    let all: Vec<_> = config.paths.iter().map(|p| p.address).chain(lans).collect();
+    SocketAddr::new(any_of(&all), config.ports.state)
+}
+
+/// The address that takes in all families of `addresses`.
+fn any_of(addresses: &[IpAddr]) -> IpAddr {
+    match addresses.iter().all(IpAddr::is_ipv4) {
+        true => Ipv4Addr::UNSPECIFIED.into(),
+        false => Ipv6Addr::UNSPECIFIED.into(),
+    }
+}
+
+/// Connections of the element itself are not service state.
+fn scope(config: &ElementConfig) -> Scope {
+    let paths = config.paths.iter().map(|p| p.address);
+    let configured = config.lans.iter().map(|l| l.address).chain(paths);
+    let interfaces = config
+        .lans
+        .iter()
+        .filter_map(|lan| links::find(&lan.interface).ok());
+    let others = interfaces.flat_map(|interface| addresses::list(&interface).unwrap_or_default());
+    Scope::new(configured.chain(others.map(|net| net.addr())))
+}
+
+fn prepare_thread(
+    settings: Realtime,
+    realtime: Arc<Mutex<String>>,
+) -> impl FnOnce() + Send + 'static {
+    move || {
+        let mut text = String::from("off");
+        if settings.enabled {
+            let locked = realtime::lock_memory();
+            text = match realtime::prioritize_this_thread(settings.priority) {
+                Ok(()) => format!("fifo {}", settings.priority),
+                Err(error) => format!("not permitted: {error}"),
+            };
+            if let Err(error) = locked {
+                text = format!("{text}, memory not locked: {error}");
+            }
+        }
+        if text.contains("not ") {
+            tracing::warn!("the heartbeat thread goes on without real time: {text}");
+        }
+        *realtime.lock().unwrap_or_else(PoisonError::into_inner) = text;
+    }
+}
+
+fn watch_health(
+    agent: &Arc<Agent>,
+    plane: &Arc<Mutex<Option<DataPlane>>>,
+    stop: &Arc<AtomicBool>,
+    made_anew: mpsc::Sender<String>,
+) -> anyhow::Result<std::thread::JoinHandle<()>> {
+    let lans = agent.config.lans.iter().map(|l| l.interface.clone());
+    let mut interfaces: Vec<_> = lans.chain(agent.config.health.interfaces.clone()).collect();
+    interfaces.sort();
+    interfaces.dedup();
+    let (told, refreshed) = (Arc::clone(agent), Arc::clone(plane));
+    let woken = agent.pulse.clone();
+    let told = health::Told {
+        change: Box::new(move |faults| told.set_faults(faults)),
+        link_up: Box::new(move || {
+            woken.input_all(Input::SignOfLife);
+            let plane = refreshed.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(plane) = plane.as_ref() {
+                plane.refresh();
+            }
+        }),
+        made_anew: Box::new(move |interface| {
+            // There is room: it is told once.
+            let _ = made_anew.try_send(interface.to_owned());
+        }),
+    };
+    health::start(
+        agent.config.health.clone(),
+        &interfaces,
+        Arc::clone(stop),
+        told,
+    )
+}
+
+async fn take_notices(agent: Arc<Agent>, mut notices: mpsc::Receiver<Notice>) {
+    while let Some(notice) = notices.recv().await {
+        agent.noticed(notice);
+    }
+}
+
+async fn steer(agent: Arc<Agent>) {
+    let mut interval = tokio::time::interval(STEER_INTERVAL);
+    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = interval.tick() => {}
+            () = agent.changed.notified() => {}
+        }
+        agent
+            .sync
+            .steer(&agent.pulse.view().slots, &agent.mesh.connections());
+    }
+}
+
+async fn mend(agent: Arc<Agent>) {
+    let mut interval = tokio::time::interval(MEND_INTERVAL);
+    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        interval.tick().await;
+        agent.mend().await;
+    }
+}

@@ -1,0 +1,181 @@
+//! The element's real-time thread: heartbeats, leases, the gate, announcements.
+//!
+//! It owns the datagram sockets of every path, the keys, the machine of every slot and the
+//! slot's data plane. Whatever can wait (QUIC, connection tracking, hooks, the log) is told
+//! through a bounded queue and never waited for.
+
+mod retired;
+mod slot;
+#[cfg(test)]
+mod tests;
+mod thread;
+
+use std::collections::BTreeMap;
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use anyhow::Context;
+use tokio::sync::mpsc;
+use vnfpool_gate::Fence;
+use vnfpool_heartbeat::{PathCounters, PathSpec, PeerPath};
+use vnfpool_model::{Epoch, Role, SlotId, Time};
+use vnfpool_succession::element::{self, Input, Settings};
+use vnfpool_transport::datagram::Side;
+use vnfpool_wire::datagram::{Member, NodeId};
+
+use self::thread::Thread;
+use super::figures::Samples;
+use crate::pulse::guard;
+
+/// What the rest of the agent asks of the thread.
+pub(crate) enum Command {
+    AddSlot {
+        id: SlotId,
+        settings: Settings,
+        plane: Plane,
+    },
+    RemoveSlot(SlotId),
+    Keys {
+        node: NodeId,
+        secret: [u8; 32],
+        side: Side,
+    },
+    Reach {
+        node: NodeId,
+        paths: Vec<PeerPath>,
+    },
+    Forget(NodeId),
+    /// An input for one slot, or for all.
+    Input {
+        slot: Option<SlotId>,
+        input: Input,
+    },
+    Stop,
+}
+
+/// A slot's data plane as the thread uses it: nothing in it blocks, but dropping it does.
+pub(crate) struct Plane {
+    /// The gate.
+    pub(crate) fence: Box<dyn Fence>,
+    /// Tells every LAN where the addresses are.
+    pub(crate) announce: Box<dyn FnMut() + Send>,
+    /// One for each LAN with a witness.
+    pub(crate) ears: Vec<Box<dyn Ear>>,
+    /// Whether every LAN served has a witness.
+    pub(crate) witnessed: bool,
+}
+
+/// Listens on a LAN for witnesses and for others that announce our addresses.
+pub(crate) trait Ear: Send {
+    /// To be polled.
+    fn fd(&self) -> BorrowedFd<'_>;
+    /// Asks the witnesses.
+    fn ask(&mut self);
+    /// What was heard; none when there is no more.
+    fn hear(&mut self) -> Option<Heard>;
+}
+
+/// What an ear hears.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Heard {
+    /// A witness answered.
+    Witness,
+    /// Somebody else announced a virtual address.
+    Foreign,
+    /// A conversation of others.
+    Other,
+}
+
+/// What the thread tells the rest of the agent.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Notice {
+    /// The machine's own notices.
+    Machine {
+        slot: SlotId,
+        notice: element::Notice,
+    },
+    /// The data plane is stopped: bring what it left to the successor, then
+    /// [`Input::Drained`].
+    Drain { slot: SlotId },
+    /// The gate opened; how long it took since the vote or the handover.
+    Serving {
+        slot: SlotId,
+        epoch: Epoch,
+        after: Duration,
+    },
+}
+
+/// A slot as the thread sees it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct SlotView {
+    pub(crate) epoch: Epoch,
+    pub(crate) role: Role,
+    pub(crate) peer: Option<Member>,
+    pub(crate) active: Option<Member>,
+    pub(crate) gate: Time,
+    pub(crate) unconfirmed: bool,
+    pub(crate) manager_heard_at: Time,
+    /// The smallest rest of the lease at a renewal since the last view.
+    pub(crate) lease_margin: Option<Duration>,
+    pub(crate) failovers: u64,
+    pub(crate) handovers: u64,
+    pub(crate) records: u64,
+}
+
+/// All slots, and what passed.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct View {
+    pub(crate) slots: BTreeMap<SlotId, SlotView>,
+    pub(crate) paths: Vec<(String, PathCounters)>,
+    pub(crate) datagrams_accepted: u64,
+    pub(crate) datagrams_copies: u64,
+    pub(crate) datagrams_hellos: u64,
+    pub(crate) datagrams_rejected: u64,
+    /// Heartbeat round trips in microseconds, newest last.
+    pub(crate) round_trip_us: Samples,
+    /// How late the thread woke, in microseconds.
+    pub(crate) lateness_us: Samples,
+    pub(crate) heartbeats_sent: u64,
+    pub(crate) notices_lost: u64,
+    /// Data planes of removed slots that are not gone yet; always up to date.
+    pub(crate) retiring: Arc<AtomicUsize>,
+}
+
+/// A handle on the thread.
+pub(crate) type Pulse = crate::pulse::Pulse<Command, View>;
+
+impl Pulse {
+    /// An input for every slot.
+    pub(crate) fn input_all(&self, input: Input) {
+        self.send(Command::Input { slot: None, input });
+    }
+
+    /// An input for one slot.
+    pub(crate) fn input(&self, slot: SlotId, input: Input) {
+        self.send(Command::Input {
+            slot: Some(slot),
+            input,
+        });
+    }
+
+    /// Starts the thread; `prepare` runs on it first (scheduling class, locked memory).
+    pub(crate) fn start(
+        paths: &[PathSpec],
+        notices: mpsc::Sender<Notice>,
+        prepare: impl FnOnce() + Send + 'static,
+    ) -> anyhow::Result<(Self, JoinHandle<()>)> {
+        let (handle, thread) = Thread::new(paths, notices)?;
+        let spawned = std::thread::Builder::new()
+            .name("pulse".into())
+            .spawn(move || {
+                guard::or_abort("pulse", move || {
+                    prepare();
+                    thread.run();
+                });
+            });
+        Ok((handle, spawned.context("start the heartbeat thread")?))
+    }
+}

@@ -1,0 +1,280 @@
+//! The datagram keys of each peer, across reconnections.
+//!
+//! A new connection brings new keys. Its two ends learn them at slightly different moments, so
+//! the previous key still opens, and the side that was called goes on sealing with it until the
+//! caller has shown that it has the new one. Connections that are given up half-made, one after the
+//! other, do not push out the key that is in use.
+
+use vnfpool_model::SlotId;
+use vnfpool_transport::datagram::{self, HELLO_KIND, Header, OpenError, OpenKey, SealKey, Side};
+use vnfpool_wire::datagram::{BODY_BYTES_MAX, Message, NodeId};
+
+#[derive(Debug)]
+struct PeerKeys {
+    node: NodeId,
+    seal: SealKey,
+    /// Used from the moment its counterpart is seen.
+    seal_next: Option<SealKey>,
+    open: OpenKey,
+    /// Whether the peer has shown that it has the counterpart of `open`.
+    is_open_used: bool,
+    open_previous: Option<OpenKey>,
+}
+
+/// What came in a datagram.
+#[derive(Debug)]
+pub(crate) enum Opening {
+    /// A message that authenticates.
+    Message {
+        /// Who sealed it.
+        from: NodeId,
+        /// The slot it is about.
+        slot: SlotId,
+        /// What it says.
+        message: Message,
+    },
+    /// A further copy of what came over another path.
+    Copy,
+    /// The hello of a peer that has no keys for us yet: only a sign of life.
+    Hello,
+    /// Nothing that authenticates: only a sign of life.
+    Rejected,
+}
+
+/// What happened to incoming datagrams.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct KeyringCounters {
+    /// Accepted.
+    pub(crate) accepted: u64,
+    /// Copies over further paths, and replays.
+    pub(crate) copies: u64,
+    /// Of peers without keys.
+    pub(crate) hellos: u64,
+    /// Without a known key, forged, truncated, of another version or not decodable.
+    pub(crate) rejected: u64,
+}
+
+/// All keys of one thread.
+#[derive(Debug, Default)]
+pub(crate) struct Keyring {
+    peers: Vec<PeerKeys>,
+    pub(crate) counters: KeyringCounters,
+}
+
+impl Keyring {
+    /// Takes the keys of a new connection to `node`; `side` is ours.
+    ///
+    /// # Errors
+    /// The cryptographic library fails.
+    pub(crate) fn install(
+        &mut self,
+        node: NodeId,
+        secret: &[u8; 32],
+        side: Side,
+    ) -> Result<(), datagram::DeriveError> {
+        let (seal, open) = datagram::derive(secret, side)?;
+        let Some(index) = self.peers.iter().position(|p| p.node == node) else {
+            let keys = PeerKeys {
+                node,
+                seal,
+                seal_next: None,
+                open,
+                is_open_used: false,
+                open_previous: None,
+            };
+            self.peers.push(keys);
+            return Ok(());
+        };
+        let keys = &mut self.peers[index];
+        let former = std::mem::replace(&mut keys.open, open);
+        // A connection that was given up before its caller used it leaves nothing in its place:
+        // the key before it is the one that the peer still seals with.
+        if std::mem::take(&mut keys.is_open_used) || keys.open_previous.is_none() {
+            keys.open_previous = Some(former);
+        }
+        match side {
+            Side::Initiator => {
+                keys.seal = seal;
+                keys.seal_next = None;
+            }
+            Side::Responder => keys.seal_next = Some(seal),
+        }
+        Ok(())
+    }
+
+    /// Forgets `node`.
+    pub(crate) fn remove(&mut self, node: NodeId) {
+        self.peers.retain(|p| p.node != node);
+    }
+
+    /// Writes the sealed message for `node`; none without a key. The same bytes go over all
+    /// paths: the receiver's replay window keeps the first copy.
+    pub(crate) fn seal<'a>(
+        &mut self,
+        node: NodeId,
+        slot: SlotId,
+        message: &Message,
+        datagram: &'a mut [u8],
+    ) -> Option<&'a [u8]> {
+        let keys = self.peers.iter_mut().find(|p| p.node == node)?;
+        let mut body = [0; BODY_BYTES_MAX];
+        let length = message.encode(slot, &mut body);
+        let length = keys
+            .seal
+            .seal(message.kind(), &body[..length], datagram)
+            .ok()?;
+        datagram.get(..length)
+    }
+
+    /// Opens a datagram in place and counts what it was.
+    pub(crate) fn open(&mut self, datagram: &mut [u8]) -> Opening {
+        let opening = self.try_open(datagram);
+        match opening {
+            Opening::Message { .. } => self.counters.accepted += 1,
+            Opening::Copy => self.counters.copies += 1,
+            Opening::Hello => self.counters.hellos += 1,
+            Opening::Rejected => self.counters.rejected += 1,
+        }
+        opening
+    }
+
+    fn try_open(&mut self, datagram: &mut [u8]) -> Opening {
+        let Ok(header) = Header::read(datagram) else {
+            return Opening::Rejected;
+        };
+        if header.kind == HELLO_KIND {
+            return Opening::Hello;
+        }
+        for keys in &mut self.peers {
+            let newest = keys.open.key_id() == header.key_id;
+            let key = match &mut keys.open_previous {
+                _ if newest => &mut keys.open,
+                Some(previous) if previous.key_id() == header.key_id => previous,
+                _ => continue,
+            };
+            let opened = match key.open(datagram) {
+                Ok(opened) => opened,
+                Err(OpenError::Replayed { .. }) => return Opening::Copy,
+                Err(_) => return Opening::Rejected,
+            };
+            if newest {
+                keys.is_open_used = true;
+                if let Some(next) = keys.seal_next.take() {
+                    keys.seal = next;
+                }
+            }
+            return match Message::decode(opened.kind, opened.body) {
+                Ok((slot, message)) => Opening::Message {
+                    from: keys.node,
+                    slot,
+                    message,
+                },
+                Err(_) => Opening::Rejected,
+            };
+        }
+        Opening::Rejected
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use vnfpool_model::{Epoch, Incarnation, Time};
+    use vnfpool_wire::datagram::Handover;
+
+    use super::*;
+
+    const SLOT: SlotId = SlotId(3);
+
+    fn message() -> Message {
+        Message::Handover(Handover {
+            epoch: Epoch::first_of(1),
+            incarnation: Incarnation(1),
+            sent_at: Time(5),
+            echo: Time::ZERO,
+        })
+    }
+
+    fn pass(from: &mut Keyring, to_node: u32, to: &mut Keyring) -> Opening {
+        let mut buffer = [0; 256];
+        let length = from
+            .seal(NodeId(to_node), SLOT, &message(), &mut buffer)
+            .unwrap()
+            .len();
+        to.open(&mut buffer[..length])
+    }
+
+    fn is_message(opening: &Opening, node: u32) -> bool {
+        matches!(opening, Opening::Message { from, slot: SLOT, .. } if *from == NodeId(node))
+    }
+
+    #[test]
+    fn new_keys_lose_no_datagram() {
+        let (mut caller, mut called) = (Keyring::default(), Keyring::default());
+        for secret in [[1; 32], [2; 32], [3; 32]] {
+            // The called side has the keys first; nothing that it seals meanwhile is lost.
+            called.install(NodeId(1), &secret, Side::Responder).unwrap();
+            if secret != [1; 32] {
+                assert!(is_message(&pass(&mut called, 1, &mut caller), 2));
+                assert!(is_message(&pass(&mut caller, 2, &mut called), 1));
+            }
+            caller.install(NodeId(2), &secret, Side::Initiator).unwrap();
+            assert!(is_message(&pass(&mut called, 1, &mut caller), 2));
+            assert!(is_message(&pass(&mut caller, 2, &mut called), 1));
+            assert!(is_message(&pass(&mut called, 1, &mut caller), 2));
+        }
+    }
+
+    /// Goal: keys in use outlive connections of which the caller never heard. Method: the called
+    /// side installs the keys of three, and each time both still understand each other.
+    #[test]
+    fn half_made_connections_do_not_push_out_the_key_in_use() {
+        let (mut caller, mut called) = (Keyring::default(), Keyring::default());
+        called
+            .install(NodeId(1), &[1; 32], Side::Responder)
+            .unwrap();
+        caller
+            .install(NodeId(2), &[1; 32], Side::Initiator)
+            .unwrap();
+        for secret in [[2; 32], [3; 32], [4; 32]] {
+            called.install(NodeId(1), &secret, Side::Responder).unwrap();
+            assert!(is_message(&pass(&mut caller, 2, &mut called), 1));
+            assert!(is_message(&pass(&mut called, 1, &mut caller), 2));
+        }
+        caller
+            .install(NodeId(2), &[4; 32], Side::Initiator)
+            .unwrap();
+        assert!(is_message(&pass(&mut caller, 2, &mut called), 1));
+        assert!(is_message(&pass(&mut called, 1, &mut caller), 2));
+    }
+
+    #[test]
+    fn copies_and_strangers_are_counted() {
+        let (mut one, mut other) = (Keyring::default(), Keyring::default());
+        one.install(NodeId(2), &[7; 32], Side::Initiator).unwrap();
+        other.install(NodeId(1), &[7; 32], Side::Responder).unwrap();
+        let mut buffer = [0; 256];
+        let length = one
+            .seal(NodeId(2), SLOT, &message(), &mut buffer)
+            .unwrap()
+            .len();
+        let mut copy = buffer;
+        assert!(is_message(&other.open(&mut buffer[..length]), 1));
+        assert!(matches!(other.open(&mut copy[..length]), Opening::Copy));
+        assert!(matches!(other.open(&mut [0x55; 80]), Opening::Rejected));
+        assert!(matches!(other.open(&mut []), Opening::Rejected));
+        assert!(matches!(other.open(&mut datagram::hello()), Opening::Hello));
+        let mut stranger = Keyring::default();
+        stranger
+            .install(NodeId(2), &[8; 32], Side::Initiator)
+            .unwrap();
+        assert!(matches!(
+            pass(&mut stranger, 2, &mut other),
+            Opening::Rejected
+        ));
+        let counters = other.counters;
+        assert_eq!(
+            (counters.accepted, counters.copies, counters.rejected),
+            (1, 1, 3)
+        );
+    }
+}

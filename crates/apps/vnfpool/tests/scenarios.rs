@@ -1,0 +1,204 @@
+//! Every fault and planned change of the laboratory, once, with the built program: no connection
+//! lost, never two owners. And the demonstration, again and after an interruption (needs root).
+//!
+//! How long things take is not judged here: that is what `make bench` is for.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a failing test is what they say"
+)]
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+/// What a start of the pool takes is seconds; this is when we call it hanging.
+const START_LIMIT: Duration = Duration::from_secs(60);
+
+fn program() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_vnfpool"));
+    // The laboratory starts the program that runs it.
+    command.env_remove("VNFPOOL_BIN").stdin(Stdio::null());
+    command
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// The lines of JSON of a program that must have ended well.
+fn objects(output: &Output) -> Vec<Value> {
+    let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{}\n{stdout}\n{stderr}",
+        output.status
+    );
+    let lines = stdout.lines();
+    lines
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect()
+}
+
+/// Runs a scenario once and judges what traffic saw of it.
+fn passes(scenario: &str) {
+    let output = program()
+        .args(["lab", "run", scenario, "--runs", "1", "--json"])
+        .output()
+        .unwrap();
+    let objects = objects(&output);
+    let [summary] = objects.as_slice() else {
+        panic!("one object was expected: {objects:?}");
+    };
+    assert_eq!(summary["scenario"], scenario);
+    for family in [summary, &summary["ipv6"]] {
+        assert!(family["tcp_total"].as_u64().unwrap() > 0, "{summary}");
+        assert_eq!(family["tcp_alive"], family["tcp_total"], "{summary}");
+    }
+    assert_eq!(summary["two_owners_ms"], 0, "{summary}");
+    assert_eq!(summary["stale_frames"], 0, "{summary}");
+}
+
+macro_rules! scenarios {
+    ($($test:ident $name:literal,)+) => {
+        $(#[test]
+        fn $test() {
+            passes($name);
+        })+
+
+        /// Every scenario of `lab list` is tried here, except `load`: that one is a minute of
+        /// waiting for a false failover, and part of `make bench`.
+        #[test]
+        fn every_scenario_is_tried() {
+            let output = program().args(["lab", "list"]).output().unwrap();
+            let listed = text(&output.stdout);
+            let names = listed.lines().filter_map(|line| line.split_whitespace().next());
+            let mut names: Vec<&str> = names.filter(|name| *name != "load").collect();
+            let mut tried = vec![$($name),+];
+            names.sort_unstable();
+            tried.sort_unstable();
+            assert_eq!(names, tried);
+        }
+    };
+}
+
+scenarios! {
+    kill "kill",
+    freeze "freeze",
+    silent "silent",
+    link "link",
+    partition "partition",
+    heal "heal",
+    stop "stop",
+    switchover "switchover",
+    switchback "switchback",
+    manager_kill "manager-kill",
+    vnf_fail "vnf-fail",
+    quorum_loss "quorum-loss",
+}
+
+fn demonstration(report: &Path) -> Command {
+    let mut command = program();
+    command.args(["demo", "--json", "--report"]).arg(report);
+    command
+}
+
+/// Runs the demonstration to its end: each step was passed, the page is there.
+fn demonstrates(dir: &Path) {
+    let report = dir.join("report.html");
+    let output = demonstration(&report).output().unwrap();
+    let steps = objects(&output);
+    let is_step = |object: &&Value| object.get("step").is_some();
+    assert!(steps.iter().filter(is_step).count() >= 6, "{steps:?}");
+    for step in steps.iter().filter(is_step) {
+        assert_eq!(step["problem"], Value::Null, "{step}");
+    }
+    assert!(
+        std::fs::read_to_string(&report)
+            .unwrap()
+            .contains("</html>")
+    );
+    std::fs::remove_file(&report).unwrap();
+}
+
+/// What a running laboratory has written down about itself.
+struct Record {
+    id: String,
+    record: PathBuf,
+    directory: PathBuf,
+    processes: Vec<u64>,
+    pins: Vec<PathBuf>,
+}
+
+impl Record {
+    /// Waits until the pool of a demonstration serves: its gates are pinned by then.
+    fn of_serving(demonstration: &mut Child) -> Self {
+        let id = format!("vp{}", demonstration.id());
+        let root = Path::new("/run/vnfpool-lab");
+        let record = root.join(format!("{id}.json"));
+        let give_up = Instant::now() + START_LIMIT;
+        loop {
+            assert!(Instant::now() < give_up, "the pool does not get ready");
+            assert_eq!(demonstration.try_wait().unwrap(), None, "it ended early");
+            std::thread::sleep(Duration::from_millis(20));
+            let Ok(written) = std::fs::read_to_string(&record) else {
+                continue;
+            };
+            let written: Value = serde_json::from_str(&written).unwrap();
+            let list = |key: &str| written[key].as_array().cloned().unwrap_or_default();
+            let (processes, pins) = (list("processes"), list("pins"));
+            if processes.len() >= 3 && pins.len() >= 2 {
+                let pid = |process: &Value| process["pid"].as_u64().unwrap();
+                let path = |pin: &Value| PathBuf::from(pin.as_str().unwrap());
+                return Self {
+                    directory: root.join(&id),
+                    id,
+                    record,
+                    processes: processes.iter().map(pid).collect(),
+                    pins: pins.iter().map(path).collect(),
+                };
+            }
+        }
+    }
+
+    /// What of it is still there, by name.
+    fn left(&self) -> Vec<String> {
+        let paths = [&self.record, &self.directory].into_iter();
+        let paths = paths.chain(&self.pins).filter(|path| path.exists());
+        let mut left: Vec<String> = paths.map(|path| path.display().to_string()).collect();
+        let namespaces = std::fs::read_dir("/run/netns").into_iter().flatten();
+        let names = namespaces.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        left.extend(names.filter(|name| name.starts_with(&format!("{}-", self.id))));
+        let command = |pid: &u64| std::fs::read_to_string(format!("/proc/{pid}/cmdline"));
+        let ours = self.processes.iter().filter_map(|pid| command(pid).ok());
+        left.extend(ours.filter(|command| command.contains(&self.id)));
+        left
+    }
+}
+
+#[test]
+fn the_demonstration_passes_again_and_cleans_up_after_an_interrupted_one() {
+    let dir = tempfile::tempdir().unwrap();
+    demonstrates(dir.path());
+
+    let mut interrupted = demonstration(&dir.path().join("never.html"))
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let record = Record::of_serving(&mut interrupted);
+    // Into the first steps, with traffic running.
+    std::thread::sleep(Duration::from_secs(2));
+    interrupted.kill().unwrap();
+    interrupted.wait().unwrap();
+    let left = record.left();
+    // Seven namespaces, two gates, three daemons or two: one may just have been killed by a step.
+    assert!(left.len() >= 2 + 2 + 7 + 2, "{left:?}");
+    assert!(!dir.path().join("never.html").exists());
+
+    demonstrates(dir.path());
+    assert_eq!(record.left(), Vec::<String>::new());
+}

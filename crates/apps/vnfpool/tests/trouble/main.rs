@@ -1,0 +1,31 @@
+//! The whole program in trouble: real daemons in namespaces of their own, wrong configurations,
+//! full disks, hostile packets (needs root).
+//!
+//! Each test builds a [`site::Site`]: a laboratory with a manager and, mostly, a pool of two
+//! gateways. Waiting has generous limits; how long things take is not judged.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a failing test is what unwrap says, and its logs belong to its output"
+)]
+
+mod clock;
+mod daemon;
+mod evidence;
+mod fencing;
+mod hooks;
+mod hostile;
+mod ipv6;
+mod leftovers;
+mod manager;
+mod operator;
+mod packets;
+mod pool_life;
+mod privileges;
+mod registration;
+mod rogue;
+mod setup;
+mod site;
+mod store;
+mod tokens;

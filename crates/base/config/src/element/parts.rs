@@ -1,0 +1,278 @@
+//! The tables of an element's configuration file.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use vnfpool_model::{LanName, PoolHandle};
+
+use crate::table::Table;
+use crate::value::Number;
+
+/// A LAN that carries virtual addresses, as this element is connected to it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lan {
+    /// The LAN's label, the same on every element.
+    pub name: LanName,
+    /// This element's interface on it, at most 15 bytes.
+    pub interface: String,
+    /// This element's own address on it.
+    pub address: IpAddr,
+}
+
+/// A further path for heartbeats, such as a link between the gateways.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Path {
+    /// Its label, the same on every element.
+    pub name: String,
+    /// This element's own address on it.
+    pub address: IpAddr,
+}
+
+/// How the health of the function is judged; every part is optional.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Health {
+    /// The kernel must forward these families.
+    pub forwarding: Vec<Family>,
+    /// This nftables table must be there.
+    pub ruleset: Option<Ruleset>,
+    /// These interfaces must be up, with carrier.
+    pub interfaces: Vec<String>,
+    /// A command that tries the function.
+    pub probe: Option<Probe>,
+    /// The function is the process whose number this file holds.
+    pub pid_file: Option<PathBuf>,
+}
+
+/// An address family that the kernel forwards.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    /// IPv4.
+    Ipv4,
+    /// IPv6.
+    Ipv6,
+}
+
+/// An nftables table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ruleset {
+    /// `ip`, `ip6` or `inet`.
+    pub family: String,
+    /// Its name.
+    pub table: String,
+}
+
+/// A command that exits 0 while the function works.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Probe {
+    /// The program and its arguments.
+    pub command: Vec<String>,
+    /// Time from one start to the next.
+    pub interval: Duration,
+    /// When it counts as failed.
+    pub timeout: Duration,
+}
+
+/// Commands on changes of role: ordered, one at a time, never in the way of a takeover.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hooks {
+    /// Program and arguments when the element became active; empty for none.
+    pub on_active: Vec<String>,
+    /// The same when it became standby.
+    pub on_standby: Vec<String>,
+    /// The same when its function failed.
+    pub on_fault: Vec<String>,
+    /// When a command is ended.
+    pub timeout: Duration,
+}
+
+impl Default for Hooks {
+    fn default() -> Self {
+        Self {
+            on_active: Vec::new(),
+            on_standby: Vec::new(),
+            on_fault: Vec::new(),
+            timeout: HOOK_TIMEOUT,
+        }
+    }
+}
+
+/// What drops packets to and from virtual addresses without a lease.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum GateDriver {
+    /// A program in the kernel's packet path.
+    #[default]
+    Bpf,
+    /// Adding and removing the addresses, where BPF is missing; a frozen agent keeps them.
+    Addresses,
+}
+
+impl GateDriver {
+    /// The driver in one word, as the file and `status` print it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Bpf => "bpf",
+            Self::Addresses => "addresses",
+        }
+    }
+}
+
+/// Scheduling of the heartbeat thread.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Realtime {
+    /// Whether to ask for `SCHED_FIFO` and locked memory.
+    pub enabled: bool,
+    /// The priority, 1 to 99.
+    pub priority: u8,
+}
+
+impl Default for Realtime {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            priority: REALTIME_PRIORITY,
+        }
+    }
+}
+
+pub(super) fn read_lan(table: Table<'_>) -> Option<Lan> {
+    let name = table.required::<String>("name");
+    let interface = table.required::<String>("interface");
+    let address = table.required::<IpAddr>("address");
+    check_label(&table, name.as_deref());
+    if let Some(interface) = &interface {
+        check_interface(&table, "interface", interface);
+    }
+    check_own_address(&table, address);
+    table.finish();
+    Some(Lan {
+        name: name?,
+        interface: interface?,
+        address: address?,
+    })
+}
+
+pub(super) fn read_path(table: Table<'_>) -> Option<Path> {
+    let name = table.required::<String>("name");
+    let address = table.required::<IpAddr>("address");
+    check_label(&table, name.as_deref());
+    check_own_address(&table, address);
+    table.finish();
+    Some(Path {
+        name: name?,
+        address: address?,
+    })
+}
+
+pub(super) fn read_health(table: Table<'_>) -> Health {
+    let health = Health {
+        forwarding: table.optional("forwarding").unwrap_or_default(),
+        ruleset: table.optional("ruleset"),
+        interfaces: table.optional("interfaces").unwrap_or_default(),
+        probe: table.table("probe").and_then(read_probe),
+        pid_file: table.optional("pid_file"),
+    };
+    for interface in &health.interfaces {
+        check_interface(&table, "interfaces", interface);
+    }
+    table.finish();
+    health
+}
+
+fn read_probe(table: Table<'_>) -> Option<Probe> {
+    let command = table.required::<Vec<String>>("command");
+    if command.as_ref().is_some_and(Vec::is_empty) {
+        table.error(
+            "command",
+            "command: expected a program and its arguments",
+            None,
+        );
+    }
+    let interval = millis::<1, 3_600_000>(&table, "interval_ms").unwrap_or(PROBE_INTERVAL);
+    let timeout = millis::<1, 3_600_000>(&table, "timeout_ms").unwrap_or(PROBE_TIMEOUT);
+    table.finish();
+    Some(Probe {
+        command: command?,
+        interval,
+        timeout,
+    })
+}
+
+pub(super) fn read_hooks(table: Table<'_>) -> Hooks {
+    let command = |key| {
+        let command: Option<Vec<String>> = table.optional(key);
+        command.unwrap_or_default()
+    };
+    let hooks = Hooks {
+        on_active: command("on_active"),
+        on_standby: command("on_standby"),
+        on_fault: command("on_fault"),
+        timeout: millis::<1, 600_000>(&table, "timeout_ms").unwrap_or(HOOK_TIMEOUT),
+    };
+    table.finish();
+    hooks
+}
+
+pub(super) fn read_gate(table: Table<'_>) -> GateDriver {
+    let driver = table.optional("driver");
+    table.finish();
+    driver.unwrap_or_default()
+}
+
+pub(super) fn read_realtime(table: Table<'_>) -> Realtime {
+    let priority = |number: Number<1, 99>| number.to_u8();
+    let realtime = Realtime {
+        enabled: table.optional("enabled").unwrap_or(true),
+        priority: table
+            .optional("priority")
+            .map_or(REALTIME_PRIORITY, priority),
+    };
+    table.finish();
+    realtime
+}
+
+fn millis<const MIN: u32, const MAX: u32>(
+    table: &Table<'_>,
+    key: &'static str,
+) -> Option<Duration> {
+    let number = table.optional::<Number<MIN, MAX>>(key)?;
+    Some(Duration::from_millis(u64::from(number.0)))
+}
+
+fn check_label(table: &Table<'_>, name: Option<&str>) {
+    if let Some(Err(error)) = name.map(PoolHandle::new) {
+        table.error("name", format!("name: {error}"), None);
+    }
+}
+
+fn check_own_address(table: &Table<'_>, address: Option<IpAddr>) {
+    let is_unusable = |ip: &IpAddr| ip.is_unspecified() || ip.is_multicast();
+    if let Some(address) = address.filter(is_unusable) {
+        let message = format!("address: {address} is no address of an interface");
+        table.error("address", message, None);
+    }
+}
+
+/// The kernel's rules for interface names (`dev_valid_name`).
+fn check_interface(table: &Table<'_>, key: &str, name: &str) {
+    let is_valid = (1..=INTERFACE_BYTES_MAX).contains(&name.len())
+        && name != "."
+        && name != ".."
+        && !name.contains(|c: char| c == '/' || c == ':' || c.is_whitespace() || c.is_control());
+    if !is_valid {
+        let message = format!(
+            "{key}: expected the name of an interface, at most {INTERFACE_BYTES_MAX} characters \
+             without space, '/' and ':', found \"{}\"",
+            name.escape_debug()
+        );
+        table.error(key, message, None);
+    }
+}
+
+/// `IFNAMSIZ` without the closing zero.
+const INTERFACE_BYTES_MAX: usize = 15;
+const HOOK_TIMEOUT: Duration = Duration::from_secs(5);
+const PROBE_INTERVAL: Duration = Duration::from_secs(1);
+const PROBE_TIMEOUT: Duration = Duration::from_millis(500);
+const REALTIME_PRIORITY: u8 = 40;

@@ -1,0 +1,230 @@
+//! Pool files.
+//!
+//! ```toml
+//! [pool]
+//! handle = "edge"
+//! function = "nat-gateway"
+//! profile = "default"          # or heartbeat_ms, lease_ms, manager_lease_ms
+//! on_quorum_loss = "serve"
+//! switchback = "manual"
+//!
+//! [[slot]]
+//! name = "main"
+//! preferred = "gw1"
+//!
+//! [[slot.address]]
+//! address = "10.1.0.254/24"
+//! lan = "inside"
+//! vrid = 11
+//! witnesses = ["10.1.0.10"]
+//! ```
+
+use std::fmt::Write;
+use std::num::NonZeroU8;
+
+use ipnet::IpNet;
+use vnfpool_model::{
+    OnQuorumLoss, PoolSpec, SlotSpec, Switchback, Timing, VirtualAddress, VirtualRouterId,
+};
+
+use crate::diagnostic::Diagnostics;
+use crate::rules;
+use crate::table::{Source, Table};
+use crate::value::Number;
+
+/// A file that describes one pool.
+#[derive(Clone, Copy, Debug)]
+pub struct PoolFile;
+
+impl PoolFile {
+    /// Parses and validates a pool file; `file_name` is only used in errors.
+    ///
+    /// # Errors
+    /// Everything that is wrong with the file, each with its place.
+    pub fn parse(text: &str, file_name: &str) -> Result<PoolSpec, Diagnostics> {
+        let source = Source::new(file_name, text);
+        let tree = source.parse()?;
+        let root = Table::root(&source, &tree);
+        let spec = read_file(root);
+        if let Some(spec) = &spec {
+            for finding in rules::check_pool(spec) {
+                source.finding(finding);
+            }
+        }
+        source.finish(spec)
+    }
+
+    /// The pool as a file that [`PoolFile::parse`] reads back to the same value.
+    #[must_use]
+    pub fn render(spec: &PoolSpec) -> String {
+        let mut text = String::new();
+        // Writing into a String cannot fail.
+        let _ = render_into(&mut text, spec);
+        text
+    }
+}
+
+/// A named set of time constants.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Profile {
+    Default,
+    Fast,
+}
+
+fn read_file(root: Table<'_>) -> Option<PoolSpec> {
+    let head = root.required_table("pool").map(read_head);
+    let slots: Vec<Option<SlotSpec>> = root.tables("slot").into_iter().map(read_slot).collect();
+    root.finish();
+    let (head, slots) = (head??, slots.into_iter().collect::<Option<Vec<_>>>()?);
+    Some(PoolSpec { slots, ..head })
+}
+
+fn read_head(table: Table<'_>) -> Option<PoolSpec> {
+    let handle = table.required("handle");
+    let function = table.required("function");
+    let timing = read_timing(&table);
+    let on_quorum_loss = table.optional("on_quorum_loss");
+    let switchback = table.optional("switchback");
+    table.finish();
+    Some(PoolSpec {
+        handle: handle?,
+        function: function?,
+        timing,
+        on_quorum_loss: on_quorum_loss.unwrap_or_default(),
+        switchback: switchback.unwrap_or_default(),
+        slots: Vec::new(),
+    })
+}
+
+/// A profile, or single constants; those left out follow from those given: the lease is five
+/// heartbeats, the manager lease one second but at least two leases.
+fn read_timing(table: &Table<'_>) -> Timing {
+    let profile = table.optional::<Profile>("profile");
+    let millis = |key| {
+        table
+            .optional::<Number<0, { u32::MAX }>>(key)
+            .map(|number| number.0)
+    };
+    let heartbeat = millis("heartbeat_ms");
+    let lease = millis("lease_ms");
+    let manager_lease = millis("manager_lease_ms");
+    for key in ["heartbeat_ms", "lease_ms", "manager_lease_ms"] {
+        if table.has("profile") && table.has(key) {
+            table.error(
+                key,
+                format!("{key}: `profile` sets it already"),
+                Some("remove one of them"),
+            );
+        }
+    }
+    match profile {
+        Some(Profile::Default) => return Timing::DEFAULT,
+        Some(Profile::Fast) => return Timing::FAST,
+        None => {}
+    }
+    let heartbeat_interval_ms = match (heartbeat, lease) {
+        (Some(heartbeat), _) => heartbeat,
+        (None, Some(lease)) => (lease / LEASE_HEARTBEATS).max(1),
+        (None, None) => Timing::DEFAULT.heartbeat_interval_ms,
+    };
+    let lease_ms = lease.unwrap_or_else(|| heartbeat_interval_ms.saturating_mul(LEASE_HEARTBEATS));
+    let usual = Timing::DEFAULT
+        .manager_lease_ms
+        .max(lease_ms.saturating_mul(2));
+    Timing {
+        heartbeat_interval_ms,
+        lease_ms,
+        manager_lease_ms: manager_lease.unwrap_or(usual),
+    }
+}
+
+fn read_slot(table: Table<'_>) -> Option<SlotSpec> {
+    let name = table.required("name");
+    let preferred = table.optional("preferred");
+    let is_preferred_wrong = table.has("preferred") && preferred.is_none();
+    let addresses: Option<Vec<VirtualAddress>> = table
+        .tables("address")
+        .into_iter()
+        .map(read_address)
+        .collect::<Vec<_>>()
+        .into_iter()
+        .collect();
+    table.finish();
+    if is_preferred_wrong {
+        return None;
+    }
+    Some(SlotSpec {
+        name: name?,
+        addresses: addresses?,
+        preferred,
+    })
+}
+
+fn read_address(table: Table<'_>) -> Option<VirtualAddress> {
+    let address = table.required::<IpNet>("address");
+    let lan = table.required("lan");
+    let vrid = table.required::<Number<1, 255>>("vrid");
+    let witnesses = table.optional("witnesses");
+    table.finish();
+    Some(VirtualAddress {
+        address: address?,
+        lan: lan?,
+        vrid: VirtualRouterId(NonZeroU8::new(vrid?.to_u8())?),
+        witnesses: witnesses.unwrap_or_default(),
+    })
+}
+
+fn render_into(text: &mut String, spec: &PoolSpec) -> std::fmt::Result {
+    let on_quorum_loss = match spec.on_quorum_loss {
+        OnQuorumLoss::Serve => "serve",
+        OnQuorumLoss::Stop => "stop",
+    };
+    let switchback = match spec.switchback {
+        Switchback::Manual => "manual",
+        Switchback::Auto => "auto",
+    };
+    writeln!(text, "[pool]")?;
+    writeln!(text, "handle = {}", quoted(spec.handle.as_str()))?;
+    writeln!(text, "function = {}", quoted(&spec.function))?;
+    match spec.timing {
+        Timing::DEFAULT => writeln!(text, "profile = \"default\"")?,
+        Timing::FAST => writeln!(text, "profile = \"fast\"")?,
+        timing => {
+            writeln!(text, "heartbeat_ms = {}", timing.heartbeat_interval_ms)?;
+            writeln!(text, "lease_ms = {}", timing.lease_ms)?;
+            writeln!(text, "manager_lease_ms = {}", timing.manager_lease_ms)?;
+        }
+    }
+    writeln!(text, "on_quorum_loss = \"{on_quorum_loss}\"")?;
+    writeln!(text, "switchback = \"{switchback}\"")?;
+    for slot in &spec.slots {
+        writeln!(text, "\n[[slot]]")?;
+        writeln!(text, "name = {}", quoted(slot.name.as_str()))?;
+        if let Some(preferred) = &slot.preferred {
+            writeln!(text, "preferred = {}", quoted(preferred.as_str()))?;
+        }
+        for address in &slot.addresses {
+            writeln!(text, "\n[[slot.address]]")?;
+            writeln!(text, "address = \"{}\"", address.address)?;
+            writeln!(text, "lan = {}", quoted(&address.lan))?;
+            writeln!(text, "vrid = {}", address.vrid)?;
+            if !address.witnesses.is_empty() {
+                let list: Vec<String> = address
+                    .witnesses
+                    .iter()
+                    .map(|witness| format!("\"{witness}\""))
+                    .collect();
+                writeln!(text, "witnesses = [{}]", list.join(", "))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A text as a TOML string.
+pub(crate) fn quoted(text: &str) -> String {
+    toml::Value::from(text).to_string()
+}
+
+/// Heartbeats in a lease when only one of the two is given.
+const LEASE_HEARTBEATS: u32 = 5;

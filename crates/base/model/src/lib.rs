@@ -1,0 +1,16 @@
+//! The nouns of vnfpool: pools, elements, slots, epochs, addresses.
+//!
+//! No IO, no clock, no async: everything here is a plain value. The words are those of the
+//! draft (draft-zong-vnfpool-problem-statement §2) and of `ARCHITECTURE.md`.
+
+mod address;
+mod epoch;
+mod name;
+mod pool;
+mod time;
+
+pub use address::{LanName, MacAddr, VirtualAddress, VirtualRouterId};
+pub use epoch::{Epoch, Incarnation, PairRole};
+pub use name::{ElementId, NameError, PoolHandle, SlotName};
+pub use pool::{OnQuorumLoss, PoolSpec, Role, SlotId, SlotSpec, Switchback, Timing};
+pub use time::Time;

@@ -1,0 +1,236 @@
+//! Random runs of the whole, and the runs that once found something.
+
+use proptest::prelude::*;
+
+use super::world::World;
+use crate::SenderAction;
+
+#[derive(Clone, Debug)]
+enum Step {
+    Put {
+        key: u8,
+        value: u32,
+    },
+    Remove {
+        key: u8,
+    },
+    /// More changes than the source's queue holds.
+    Burst {
+        value: u32,
+    },
+    ReadEvents {
+        count: usize,
+    },
+    ReadChunk,
+    Deliver {
+        bytes: usize,
+    },
+    Apply {
+        count: usize,
+    },
+    Answer {
+        bytes: usize,
+    },
+    PassTime {
+        millis: u64,
+    },
+    Connect,
+    Disconnect,
+    RestartSender,
+    RestartReceiver,
+    NextEpoch {
+        tell_receiver: bool,
+    },
+    Drain,
+}
+
+/// Few keys, so that they meet; faults are rare, so that there is something to break.
+fn step() -> impl Strategy<Value = Step> {
+    let key = || 0_u8..16;
+    prop_oneof![
+        12 => (key(), any::<u32>()).prop_map(|(key, value)| Step::Put { key, value }),
+        8 => key().prop_map(|key| Step::Remove { key }),
+        1 => any::<u32>().prop_map(|value| Step::Burst { value }),
+        10 => (1_usize..6).prop_map(|count| Step::ReadEvents { count }),
+        8 => Just(Step::ReadChunk),
+        10 => (1_usize..200).prop_map(|bytes| Step::Deliver { bytes }),
+        8 => (1_usize..8).prop_map(|count| Step::Apply { count }),
+        8 => (1_usize..100).prop_map(|bytes| Step::Answer { bytes }),
+        4 => (1_u64..30).prop_map(|millis| Step::PassTime { millis }),
+        3 => Just(Step::Connect),
+        1 => Just(Step::Disconnect),
+        1 => Just(Step::RestartSender),
+        1 => Just(Step::RestartReceiver),
+        1 => any::<bool>().prop_map(|tell_receiver| Step::NextEpoch { tell_receiver }),
+        1 => Just(Step::Drain),
+    ]
+}
+
+fn take(world: &mut World, step: &Step, number: usize) {
+    match *step {
+        Step::Put { key, value } => world.source.put(key, value),
+        Step::Remove { key } => world.source.remove(key),
+        Step::Burst { value } => {
+            for key in 0..32 {
+                world
+                    .source
+                    .put(key % 16, value.wrapping_add(u32::from(key)));
+            }
+        }
+        Step::ReadEvents { count } => world.read_events(count),
+        Step::ReadChunk => world.read_chunk(),
+        Step::Deliver { bytes } => world.deliver(bytes),
+        Step::Apply { count } => world.apply(count),
+        Step::Answer { bytes } => world.answer(bytes),
+        Step::PassTime { millis } => world.pass_time(millis),
+        Step::Connect => world.connect(),
+        Step::Disconnect => world.disconnect(),
+        Step::RestartSender => world.restart_sender(),
+        Step::RestartReceiver => world.restart_receiver(),
+        Step::NextEpoch { tell_receiver } => world.next_epoch(tell_receiver),
+        Step::Drain => world.drain(number as u64),
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
+
+    /// Whatever happens on the way: in sync and quiet means equal; every drain is answered once;
+    /// without further faults it ends in sync.
+    #[test]
+    fn the_copy_ends_equal_to_the_source(steps in prop::collection::vec(step(), 1..400)) {
+        let mut world = World::new();
+        let mut drains = 0;
+        for (number, step) in steps.iter().enumerate() {
+            take(&mut world, step, number);
+            drains += usize::from(matches!(step, Step::Drain));
+            if matches!(step, Step::RestartSender) {
+                // Whoever asked the old one is gone with it.
+                drains = answers(&world);
+            }
+            world.check();
+        }
+        world.settle();
+        prop_assert_eq!(&world.source.table, &world.copy);
+        prop_assert_eq!(answers(&world), drains);
+        // A refresh changes nothing.
+        world.pass_time(1000);
+        world.settle();
+        prop_assert_eq!(&world.source.table, &world.copy);
+    }
+}
+
+fn answers(world: &World) -> usize {
+    let is_answer = |action: &&SenderAction| {
+        matches!(
+            action,
+            SenderAction::Drained { .. } | SenderAction::DrainFailed { .. }
+        )
+    };
+    world.sender_actions.iter().filter(is_answer).count()
+}
+
+#[test]
+fn an_entry_deleted_after_its_chunk_was_filled_does_not_come_back() {
+    let mut world = World::new();
+    for key in 0..9 {
+        world.source.put(key, 0);
+    }
+    world.read_events(100);
+    world.connect();
+    world.read_chunk();
+    // The chunk with key 4 is filled; its deletion is sent before it.
+    world.source.remove(4);
+    world.read_events(100);
+    world.settle();
+    assert!(!world.copy.contains_key(&4));
+    assert_eq!(world.copy, world.source.table);
+}
+
+#[test]
+fn what_vanished_while_the_stream_was_broken_is_removed() {
+    let mut world = World::new();
+    for key in 0..9 {
+        world.source.put(key, 0);
+    }
+    world.settle();
+    world.disconnect();
+    world.source.remove(3);
+    world.read_events(100);
+    world.settle();
+    assert_eq!(world.copy, world.source.table);
+}
+
+#[test]
+fn a_standby_that_does_not_keep_up_gets_a_snapshot_later() {
+    let mut world = World::new();
+    world.settle();
+    for round in 0..30 {
+        for key in 0..10 {
+            world.source.put(key, round);
+        }
+        world.read_events(100);
+    }
+    assert_eq!(world.sender.status().lagged, 1);
+    assert!(!world.sender.status().in_sync);
+    assert!(world.sender.status().unacked_bytes < 2 * super::world::LIMITS.unacked_bytes_max);
+    world.settle();
+    assert_eq!(world.copy, world.source.table);
+}
+
+#[test]
+fn a_newer_epoch_with_the_same_active_keeps_the_standby_in_sync() {
+    let mut world = World::new();
+    world.source.put(1, 1);
+    world.settle();
+    let generation = world.sender.status().generation;
+    world.next_epoch(true);
+    assert!(world.sender.status().in_sync);
+    world.source.put(2, 2);
+    world.settle();
+    assert_eq!(world.sender.status().generation, generation);
+    assert_eq!(world.receiver.status().epoch, world.epoch);
+    assert_eq!(world.copy, world.source.table);
+}
+
+#[test]
+fn a_drain_waits_for_what_was_handed_in_before() {
+    let mut world = World::new();
+    world.settle();
+    world.source.put(1, 1);
+    world.read_events(100);
+    world.drain(7);
+    world.deliver(usize::MAX);
+    world.answer(usize::MAX);
+    assert!(
+        !world
+            .sender_actions
+            .contains(&SenderAction::Drained { id: 7 })
+    );
+    world.apply(1);
+    world.answer(usize::MAX);
+    assert!(
+        !world
+            .sender_actions
+            .contains(&SenderAction::Drained { id: 7 })
+    );
+    world.apply(1);
+    world.answer(usize::MAX);
+    assert!(
+        world
+            .sender_actions
+            .contains(&SenderAction::Drained { id: 7 })
+    );
+    assert_eq!(world.copy, world.source.table);
+}
+
+#[test]
+fn a_change_lost_behind_queued_ones_is_not_hidden_by_them() {
+    let mut world = World::new();
+    world.settle();
+    for key in 0..40 {
+        world.source.put(key % 13, u32::from(key));
+    }
+    world.settle();
+    assert_eq!(world.copy, world.source.table);
+}

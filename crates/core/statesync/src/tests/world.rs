@@ -1,0 +1,411 @@
+//! A source with the kernel's manners, a stream, a standby's table.
+//!
+//! An entry is a key, an identity that stays for its life (as translation does) and a value. An
+//! update at the standby changes the value only, as the kernel does; so an identity that was
+//! missed stays wrong until the entry is replaced, and the tests see it.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use bytes::{Buf, Bytes, BytesMut};
+use vnfpool_model::Time;
+
+use crate::wire::Decoder;
+use crate::{
+    Change, Effects, Limits, Receiver, ReceiverAction, ReceiverInput, Sender, SenderAction,
+    SenderInput, Ticket,
+};
+
+/// Small enough that random runs meet every limit.
+pub(super) const LIMITS: Limits = Limits {
+    unacked_bytes_max: 1500,
+    snapshot_unacked_bytes_max: 300,
+    lag_frames_max: 1_000,
+    lag_max: Duration::from_secs(3600),
+    refresh_interval: Duration::from_millis(40),
+};
+const EVENT_QUEUE_MAX: usize = 12;
+const CHUNK_ENTRIES: usize = 3;
+
+pub(super) type Table = BTreeMap<u8, (u32, u32)>;
+
+#[derive(Debug, Default)]
+pub(super) struct Source {
+    pub(super) table: Table,
+    identities: u32,
+    events: VecDeque<Change>,
+    lost: bool,
+    dump: Option<Dump>,
+}
+
+/// As the kernel's: each chunk is filled when the one before is read.
+#[derive(Debug)]
+struct Dump {
+    generation: u32,
+    ready: Vec<(u8, (u32, u32))>,
+    next_key: Option<u8>,
+}
+
+impl Source {
+    pub(super) fn put(&mut self, key: u8, value: u32) {
+        if let Some(entry) = self.table.get_mut(&key) {
+            entry.1 = value;
+            let entry = encode(key, *entry);
+            self.tell(Change::Update {
+                key: key_bytes(key),
+                entry,
+            });
+        } else {
+            self.identities += 1;
+            let entry = (self.identities, value);
+            self.table.insert(key, entry);
+            self.tell(Change::New {
+                key: key_bytes(key),
+                entry: encode(key, entry),
+            });
+        }
+    }
+
+    pub(super) fn remove(&mut self, key: u8) {
+        if self.table.remove(&key).is_some() {
+            let key = key_bytes(key);
+            self.tell(Change::Delete { key });
+        }
+    }
+
+    fn tell(&mut self, change: Change) {
+        if self.events.len() < EVENT_QUEUE_MAX {
+            self.events.push_back(change);
+        } else {
+            self.lost = true;
+        }
+    }
+
+    fn start_dump(&mut self, generation: u32) {
+        self.dump = Some(Dump {
+            generation,
+            ready: Vec::new(),
+            next_key: Some(0),
+        });
+        self.fill();
+    }
+
+    /// Returns the chunk that was ready and fills the next one.
+    fn read_chunk(&mut self) -> Option<SenderInput> {
+        let dump = self.dump.as_mut()?;
+        let generation = dump.generation;
+        let ready = std::mem::take(&mut dump.ready);
+        let is_last = dump.next_key.is_none();
+        if is_last {
+            self.dump = None;
+        } else {
+            self.fill();
+        }
+        let entries = ready
+            .into_iter()
+            .map(|(key, entry)| (key_bytes(key), encode(key, entry)));
+        Some(SenderInput::SnapshotChunk {
+            generation,
+            entries: entries.collect(),
+            is_last,
+        })
+    }
+
+    fn fill(&mut self) {
+        let Some(dump) = &mut self.dump else { return };
+        let Some(from) = dump.next_key else { return };
+        let rows = self.table.range(from..).take(CHUNK_ENTRIES);
+        dump.ready = rows.map(|(key, entry)| (*key, *entry)).collect();
+        dump.next_key = dump
+            .ready
+            .last()
+            .filter(|_| dump.ready.len() == CHUNK_ENTRIES)
+            .and_then(|(key, _)| key.checked_add(1));
+    }
+}
+
+/// Everything, with two directions of a stream between the ends.
+#[derive(Debug)]
+pub(super) struct World {
+    now: Time,
+    pub(super) source: Source,
+    pub(super) sender: Sender,
+    pub(super) sender_actions: Vec<SenderAction>,
+    forward: BytesMut,
+    backward: BytesMut,
+    sender_decoder: Decoder,
+    receiver_decoder: Decoder,
+    pub(super) receiver: Receiver,
+    todo: VecDeque<ReceiverAction>,
+    pub(super) copy: Table,
+    touched: BTreeSet<u8>,
+    pub(super) connected: bool,
+    pub(super) epoch: u64,
+}
+
+impl World {
+    pub(super) fn new() -> Self {
+        let mut world = Self {
+            now: Time(1),
+            source: Source::default(),
+            sender: Sender::new(LIMITS),
+            sender_actions: Vec::new(),
+            forward: BytesMut::new(),
+            backward: BytesMut::new(),
+            sender_decoder: Decoder::new(),
+            receiver_decoder: Decoder::new(),
+            receiver: Receiver::new(),
+            todo: VecDeque::new(),
+            copy: Table::new(),
+            touched: BTreeSet::new(),
+            connected: false,
+            epoch: 1,
+        };
+        world.tell_epochs();
+        world
+    }
+
+    pub(super) fn pass_time(&mut self, millis: u64) {
+        self.now = self.now.after(Duration::from_millis(millis));
+        if self.sender.deadline().is_some_and(|due| due <= self.now) {
+            self.send(SenderInput::Tick);
+        }
+    }
+
+    pub(super) fn connect(&mut self) {
+        if self.connected {
+            return;
+        }
+        self.connected = true;
+        self.sender_decoder = Decoder::new();
+        self.receiver_decoder = Decoder::new();
+        self.receive(ReceiverInput::Connected);
+        self.send(SenderInput::Connected);
+    }
+
+    /// The stream breaks; what is on its way is lost.
+    pub(super) fn disconnect(&mut self) {
+        self.connected = false;
+        self.forward.clear();
+        self.backward.clear();
+        self.send(SenderInput::Disconnected);
+        self.receive(ReceiverInput::Disconnected);
+    }
+
+    pub(super) fn restart_sender(&mut self) {
+        self.disconnect();
+        self.sender = Sender::new(LIMITS);
+        self.source.events.clear();
+        self.source.lost = false;
+        self.source.dump = None;
+        self.tell_epochs();
+    }
+
+    /// The agent restarts; the kernel's table stays.
+    pub(super) fn restart_receiver(&mut self) {
+        self.disconnect();
+        self.receiver = Receiver::new();
+        self.todo.clear();
+        self.touched.clear();
+        self.tell_epochs();
+    }
+
+    /// A newer epoch with the same active.
+    pub(super) fn next_epoch(&mut self, tell_receiver: bool) {
+        self.epoch += 1;
+        let token = self.epoch;
+        self.send(SenderInput::Epoch {
+            token,
+            is_active: true,
+        });
+        if tell_receiver {
+            self.receive(ReceiverInput::Epoch {
+                token,
+                accepts: true,
+            });
+        }
+    }
+
+    pub(super) fn read_events(&mut self, count: usize) {
+        for _ in 0..count {
+            // What was told before the loss is thrown away, as the contract demands.
+            if std::mem::take(&mut self.source.lost) {
+                self.source.events.clear();
+                self.send(SenderInput::Overrun);
+            }
+            let Some(change) = self.source.events.pop_front() else {
+                return;
+            };
+            self.send(SenderInput::Change(change));
+        }
+    }
+
+    pub(super) fn read_chunk(&mut self) {
+        if self.sender.wants_chunk()
+            && let Some(chunk) = self.source.read_chunk()
+        {
+            self.send(chunk);
+        }
+    }
+
+    /// Brings at most `bytes` to the receiver.
+    pub(super) fn deliver(&mut self, bytes: usize) {
+        let bytes = self.forward.split_to(bytes.min(self.forward.len()));
+        self.receiver_decoder.push(&bytes);
+        while self.connected {
+            match self.receiver_decoder.next_frame() {
+                Ok(Some(frame)) => self.receive(ReceiverInput::Frame(frame)),
+                Ok(None) => return,
+                Err(error) => self.receive(ReceiverInput::Malformed(error)),
+            }
+        }
+    }
+
+    /// Brings at most `bytes` to the sender.
+    pub(super) fn answer(&mut self, bytes: usize) {
+        let bytes = self.backward.split_to(bytes.min(self.backward.len()));
+        self.sender_decoder.push(&bytes);
+        while self.connected {
+            match self.sender_decoder.next_frame() {
+                Ok(Some(frame)) => self.send(SenderInput::Frame(frame)),
+                Ok(None) => return,
+                Err(error) => panic!("the receiver sent nonsense: {error}"),
+            }
+        }
+    }
+
+    /// The standby's driver carries out at most `count` actions and says so.
+    pub(super) fn apply(&mut self, count: usize) {
+        let mut last = None;
+        for _ in 0..count {
+            let Some(action) = self.todo.pop_front() else {
+                break;
+            };
+            last = self.carry_out(action).or(last);
+        }
+        if let Some(ticket) = last {
+            self.receive(ReceiverInput::Applied(ticket));
+        }
+    }
+
+    pub(super) fn drain(&mut self, id: u64) {
+        self.send(SenderInput::Drain { id });
+    }
+
+    /// Everything that can happen without a fault happens, until nothing does any more.
+    pub(super) fn settle(&mut self) {
+        for _ in 0..500 {
+            self.connect();
+            self.read_events(100);
+            self.read_chunk();
+            self.deliver(usize::MAX);
+            self.apply(1000);
+            self.answer(usize::MAX);
+            if self.is_quiet() && self.sender.status().in_sync {
+                return;
+            }
+        }
+        panic!("does not come to rest: {self:?}");
+    }
+
+    /// The claim: in sync, nothing under way, hence equal.
+    pub(super) fn check(&self) {
+        if self.sender.status().in_sync && self.is_quiet() {
+            assert_eq!(self.source.table, self.copy);
+            assert!(self.receiver.status().in_sync);
+        }
+    }
+
+    fn is_quiet(&self) -> bool {
+        self.source.events.is_empty() && !self.source.lost && self.sender.status().lag_frames == 0
+    }
+
+    fn tell_epochs(&mut self) {
+        let token = self.epoch;
+        self.send(SenderInput::Epoch {
+            token,
+            is_active: true,
+        });
+        self.receive(ReceiverInput::Epoch {
+            token,
+            accepts: true,
+        });
+    }
+
+    fn send(&mut self, input: SenderInput) {
+        let mut effects = Effects::default();
+        self.sender.handle(self.now, input, &mut effects);
+        if self.connected {
+            self.forward.extend_from_slice(&effects.outgoing);
+        }
+        for action in effects.actions {
+            match action {
+                SenderAction::StartSnapshot { generation } => self.source.start_dump(generation),
+                SenderAction::AbortSnapshot => self.source.dump = None,
+                SenderAction::Close => self.disconnect(),
+                other => self.sender_actions.push(other),
+            }
+        }
+    }
+
+    fn receive(&mut self, input: ReceiverInput) {
+        let mut effects = Effects::default();
+        self.receiver.handle(self.now, input, &mut effects);
+        if self.connected {
+            self.backward.extend_from_slice(&effects.outgoing);
+        }
+        for action in effects.actions {
+            match action {
+                ReceiverAction::Close { reason } => panic!("refused: {reason}"),
+                ReceiverAction::InSync(_) => {}
+                other => self.todo.push_back(other),
+            }
+        }
+    }
+
+    fn carry_out(&mut self, action: ReceiverAction) -> Option<Ticket> {
+        match action {
+            ReceiverAction::BeginGeneration { ticket, .. } => {
+                self.touched.clear();
+                Some(ticket)
+            }
+            ReceiverAction::Upsert {
+                ticket,
+                is_new,
+                entry,
+            } => {
+                let (key, entry) = decode(entry);
+                self.touched.insert(key);
+                let old = self.copy.get(&key).filter(|_| !is_new);
+                let identity = old.map_or(entry.0, |old| old.0);
+                self.copy.insert(key, (identity, entry.1));
+                Some(ticket)
+            }
+            ReceiverAction::Delete { ticket, mut key } => {
+                self.copy.remove(&key.get_u8());
+                Some(ticket)
+            }
+            ReceiverAction::RemoveOthers { ticket, .. } => {
+                self.copy.retain(|key, _| self.touched.contains(key));
+                Some(ticket)
+            }
+            ReceiverAction::Flush { ticket } => Some(ticket),
+            ReceiverAction::Close { .. } | ReceiverAction::InSync(_) => None,
+        }
+    }
+}
+
+fn key_bytes(key: u8) -> Bytes {
+    Bytes::copy_from_slice(&[key])
+}
+
+fn encode(key: u8, (identity, value): (u32, u32)) -> Bytes {
+    let mut bytes = vec![key];
+    bytes.extend(identity.to_be_bytes());
+    bytes.extend(value.to_be_bytes());
+    bytes.into()
+}
+
+fn decode(mut entry: Bytes) -> (u8, (u32, u32)) {
+    (entry.get_u8(), (entry.get_u32(), entry.get_u32()))
+}

@@ -1,0 +1,189 @@
+//! The last of three (`on_quorum_loss = serve`): S1 to S7.
+//!
+//! Silence proves nothing by itself. The member left serves only after a long silence of both
+//! others, measured while it was awake, while a witness outside the pool answered on every LAN
+//! that it would serve, and while nobody said that the manager lives; and it yields to any sign
+//! of life.
+
+use std::time::Duration;
+
+use vnfpool_model::OnQuorumLoss;
+
+use super::{Effect, Effects, Element, Gossip, NodeId, Notice, Time};
+
+/// The most LANs with witnesses.
+pub const LANS_MAX: usize = 32;
+
+/// What is known about being the last of three.
+#[derive(Clone, Debug)]
+pub(super) struct Quorum {
+    /// Serving unconfirmed now.
+    pub(super) serving: bool,
+    /// Since when nothing has spoken against it.
+    silent_since: Time,
+    /// How many LANs need a witness; none: no evidence is possible.
+    lans: Option<usize>,
+    witnessed: [Time; LANS_MAX],
+    asked_at: Time,
+    /// A sign of life other than the manager's came while serving.
+    yields: bool,
+}
+
+impl Quorum {
+    pub(super) const fn new(now: Time) -> Self {
+        Self {
+            serving: false,
+            silent_since: now,
+            lans: None,
+            witnessed: [Time::ZERO; LANS_MAX],
+            asked_at: Time::ZERO,
+            yields: false,
+        }
+    }
+
+    /// Something spoke against serving alone: the silence starts again.
+    pub(super) const fn restart(&mut self, now: Time) {
+        self.silent_since = now;
+        self.yields = true;
+    }
+
+    /// The manager is back in our own term: nothing is prolonged, but what the gate has is left
+    /// to it, so that a vote now can go over into a lease without a gap.
+    pub(super) const fn manager_spoke(&mut self, now: Time) {
+        self.silent_since = now;
+    }
+
+    /// S7: serving has to end at once.
+    pub(super) const fn must_yield(&mut self) -> bool {
+        let yields = self.yields;
+        self.yields = false;
+        yields && self.serving
+    }
+
+    pub(super) const fn peer_spoke(&mut self, now: Time) {
+        self.restart(now);
+    }
+
+    pub(super) fn witness(&mut self, now: Time, lan: usize) {
+        if let Some(at) = self.witnessed.get_mut(lan) {
+            *at = now;
+        }
+    }
+
+    pub(super) fn set_lans(&mut self, lans: Option<usize>) {
+        self.lans = lans.filter(|n| (1..=LANS_MAX).contains(n));
+    }
+
+    /// S2: a machine that slept has measured nothing.
+    pub(super) fn awake(&mut self, now: Time, due: Time, interval: Duration) {
+        if now.since(due) > interval * 3 {
+            self.restart(now);
+        }
+    }
+
+    /// S3: every LAN's witness has answered within `within`.
+    fn witnessed_everywhere(&self, now: Time, within: Duration) -> bool {
+        let Some(lans) = self.lans else { return false };
+        self.witnessed[..lans]
+            .iter()
+            .all(|at| *at != Time::ZERO && now.since(*at) < within)
+    }
+}
+
+impl Element {
+    /// T_serve >= L_M + V (S2), and one heartbeat more.
+    fn serve_after(&self) -> Duration {
+        let timing = self.settings.timing;
+        timing.manager_lease() + timing.lease() + timing.heartbeat_interval()
+    }
+
+    /// How long one answer of a witness counts.
+    fn witness_time(&self) -> Duration {
+        self.serve_after() / 3
+    }
+
+    /// S4: a newer term, a live member, or somebody who still hears the manager.
+    pub(super) fn gossip_about_quorum(&mut self, now: Time, from: NodeId, m: &Gossip) {
+        let hears_manager = u128::from(m.manager_silence_ms) < self.serve_after().as_millis();
+        let is_pair_peer = self.pair_peer().is_some_and(|p| p.node == from);
+        if hears_manager || is_pair_peer || m.epoch.term > self.epoch().term {
+            self.quorum.restart(now);
+        }
+    }
+
+    pub(super) fn run_quorum(&mut self, now: Time, out: &mut Effects) {
+        if self.settings.on_quorum_loss != OnQuorumLoss::Serve {
+            return;
+        }
+        let member = self.record.is_some_and(|r| r.names(self.settings.me));
+        let lonely = now.since(self.quorum.silent_since) > self.lease();
+        if !member || !self.able {
+            return self.stop_serving(out);
+        }
+        if !lonely {
+            if self.gate <= now {
+                self.stop_serving(out);
+            }
+            return;
+        }
+        if now.since(self.quorum.asked_at) >= self.witness_time() / 4 {
+            self.quorum.asked_at = now;
+            out.push(Effect::AskWitnesses);
+        }
+        if !self.quorum.witnessed_everywhere(now, self.witness_time()) {
+            // Isolated: the silence says nothing about the others.
+            self.quorum.restart(now);
+            return self.stop_serving(out);
+        }
+        if now.since(self.quorum.silent_since) < self.serve_after() || self.promise_until > now {
+            return;
+        }
+        self.serve(now, out);
+    }
+
+    /// S6: served in short steps, in an unconfirmed term.
+    fn serve(&mut self, now: Time, out: &mut Effects) {
+        if !self.quorum.serving {
+            self.quorum.serving = true;
+            self.announced = self.gate > now;
+            out.push(Effect::Notify(Notice::Unconfirmed {
+                term: self.epoch().term,
+                now: true,
+            }));
+        }
+        let until = now.after(self.lease());
+        if until > self.gate {
+            self.gate = until;
+            out.push(Effect::Gate {
+                epoch: self.epoch(),
+                until,
+            });
+            if !self.announced {
+                self.announced = true;
+                out.push(Effect::Announce {
+                    epoch: self.epoch(),
+                });
+            }
+        }
+    }
+
+    /// S7: back to the rule of two; the gate closes unless a real lease holds it open.
+    pub(super) fn stop_serving(&mut self, out: &mut Effects) {
+        if self.quorum.serving {
+            self.confirm(out);
+            self.announced = false;
+            self.close_gate(out);
+        }
+    }
+
+    /// A real lease of the current epoch has come: no longer unconfirmed.
+    pub(super) fn confirm(&mut self, out: &mut Effects) {
+        if self.quorum.serving {
+            self.quorum.serving = false;
+            out.push(Effect::Notify(Notice::Unconfirmed {
+                term: self.epoch().term,
+                now: false,
+            }));
+        }
+    }
+}

@@ -1,0 +1,235 @@
+//! What the manager decides by itself (R11 to R14 and the first record), and how a decision comes
+//! into force (R16).
+
+use std::time::Duration;
+
+use super::{Decision, Effect, Effects, Member, Node, NodeId, Pending, Record, Slot, Time, lone};
+use crate::hearing_time;
+
+/// How long a new slot waits for its preferred element before another gets it.
+const PREFERRED_WAIT: Duration = Duration::from_secs(2);
+
+/// The largest back-off before the same standby is armed again after it was split off. The first
+/// one is [`hearing_time`]: a moment's silence, as on a machine that stood still, must not leave
+/// the active alone for long, and what was heard before the silence must not count for after it.
+const BACK_OFF_MAX: Duration = Duration::from_secs(8);
+
+/// A standby that stayed armed for so long has a clean slate.
+const ARMED_WELL: Duration = Duration::from_secs(30);
+
+impl Slot {
+    /// What the manager does by itself: R11 to R14 and the first record.
+    pub(super) fn decide(&mut self, now: Time, out: &mut Effects) {
+        if self.pending.is_some() {
+            return;
+        }
+        let decision = match self.record {
+            None => self.decide_first(now),
+            Some(record) if record.armed() => self.decide_armed(now, record),
+            Some(record) => self.decide_lone(now, record),
+        };
+        if let Some((record, decision)) = decision {
+            self.commit(record, decision, out);
+        }
+    }
+
+    fn decide_first(&self, now: Time) -> Option<(Record, Decision)> {
+        let preferred = self.settings.preferred;
+        let first = self.choose(now, |n| Some(n.id) == preferred).or_else(|| {
+            let expected = preferred.is_some() || self.settings.preferred_expected;
+            let patient = expected && now.since(self.started_at) < PREFERRED_WAIT;
+            if patient {
+                None
+            } else {
+                self.choose(now, |_| true)
+            }
+        })?;
+        Some((lone(1, first), Decision::First))
+    }
+
+    fn decide_lone(&self, now: Time, record: Record) -> Option<(Record, Decision)> {
+        let term = record.term + 1;
+        // An earlier life than the record's (an old machine image) is nobody.
+        let active = self
+            .node(record.first.node)
+            .filter(|n| n.incarnation >= record.first.incarnation);
+        let void = active.is_some_and(|n| n.gone || n.incarnation > record.first.incarnation);
+        if let (true, Some(active)) = (void, active) {
+            return self.decide_void(now, record, active);
+        }
+        let active_is_fit = active.is_some_and(|n| n.able && self.fresh(now, n));
+        if now >= self.grant_until && !active_is_fit {
+            // R12: nobody else can have granted the lone active anything.
+            let silent = record.first.node;
+            let first = self.choose(now, |n| n.id != silent)?;
+            return Some((lone(term, first), Decision::Replaced { silent }));
+        }
+        let active = active.filter(|_| active_is_fit)?;
+        // R11: with the active's own report only.
+        let candidate = active.candidate?;
+        let standby = self.node(candidate.node)?;
+        let fit = standby.incarnation == candidate.incarnation
+            && standby.able
+            && !standby.gone
+            && self.fresh(now, standby)
+            && now >= standby.rest_until
+            && !self.must_be_apart(active.id, standby.id)
+            && standby.id != active.id;
+        fit.then_some((
+            Record {
+                term,
+                first: record.first,
+                second: Some(candidate),
+            },
+            Decision::Armed,
+        ))
+    }
+
+    /// R13 with no successor armed: the grant to the old life is void at once, since an agent
+    /// closes its gate before it speaks. R14: after a fencing proof, one lease later.
+    fn decide_void(&self, now: Time, record: Record, active: &Node) -> Option<(Record, Decision)> {
+        let term = record.term + 1;
+        if active.gone {
+            if now.since(active.registered_at) < self.settings.timing.lease() {
+                return None;
+            }
+            let first = self.choose(now, |n| n.id != active.id)?;
+            let decision = Decision::Fenced { node: active.id };
+            return Some((lone(term, first), decision));
+        }
+        let first = self
+            .choose(now, |n| Some(n.id) == self.settings.preferred)
+            .or_else(|| self.choose(now, |_| true))?;
+        let decision = Decision::Restarted { node: active.id };
+        Some((lone(term, first), decision))
+    }
+
+    /// R13, R14 with a successor armed: the surviving member splits by itself; when it does not,
+    /// the manager gives the slot away one lease after the registration or the proof.
+    fn decide_armed(&self, now: Time, record: Record) -> Option<(Record, Decision)> {
+        let lease = self.settings.timing.lease();
+        let lost = |member: Member| {
+            self.node(member.node)
+                .filter(|n| n.gone || n.incarnation > member.incarnation)
+                .copied()
+        };
+        let second = record.second?;
+        let (one, other) = (lost(record.first), lost(second));
+        let node = one.or(other)?;
+        let survivor = if one.is_some() { second } else { record.first };
+        let both = one.is_some() && other.is_some();
+        // The grant's holder in a new life has closed its gate: its grant is void.
+        let grant_runs = now < self.grant_until && one.is_none();
+        let waited = [one, other]
+            .into_iter()
+            .flatten()
+            .all(|n| now.since(n.registered_at) >= lease);
+        // A survivor that serves on evidence (S1-S7) since before this boot must have had the time
+        // to call in: the slot is not given past it sooner than to anybody else (R15).
+        let unheard = !both && self.node(survivor.node).is_none();
+        let boots = now < self.started_at.after(self.manager_lease());
+        if grant_runs || !waited || (unheard && boots) {
+            return None;
+        }
+        let survivor_speaks = !both
+            && self
+                .node(survivor.node)
+                .is_some_and(|n| self.fresh(now, n) && n.able);
+        // A survivor that speaks has its own vote and knows better when.
+        if survivor_speaks && now.since(node.registered_at) < lease * 8 {
+            return None;
+        }
+        let first = self
+            .choose(now, |n| !both && n.id == survivor.node)
+            .or_else(|| self.choose(now, |n| Some(n.id) == self.settings.preferred))
+            .or_else(|| self.choose(now, |_| true))?;
+        let decision = if node.gone {
+            Decision::Fenced { node: node.id }
+        } else {
+            Decision::Restarted { node: node.id }
+        };
+        Some((lone(record.term + 1, first), decision))
+    }
+
+    fn must_be_apart(&self, one: NodeId, other: NodeId) -> bool {
+        self.apart.contains(&(one, other)) || self.apart.contains(&(other, one))
+    }
+
+    /// An able, living element that `suits`: the one with the lowest number.
+    pub(super) fn choose(&self, now: Time, suits: impl Fn(&Node) -> bool) -> Option<Member> {
+        self.nodes
+            .iter()
+            .filter(|n| n.able && !n.gone && self.fresh(now, n) && suits(n))
+            .min_by_key(|n| n.id)
+            .map(|n| Member {
+                node: n.id,
+                incarnation: n.incarnation,
+            })
+    }
+
+    /// R16: to the disk first.
+    pub(super) fn commit(&mut self, record: Record, decision: Decision, out: &mut Effects) {
+        assert!(
+            self.pending.is_none(),
+            "one record at a time is on its way to the disk"
+        );
+        assert!(
+            self.record.is_none_or(|r| r.term < record.term),
+            "terms only grow"
+        );
+        self.pending = Some(Pending { record, decision });
+        out.push(Effect::Persist { record, decision });
+    }
+
+    pub(super) fn on_persisted(&mut self, now: Time, out: &mut Effects) {
+        let Some(Pending { record, decision }) = self.pending.take() else {
+            return;
+        };
+        let before = self.record.replace(record);
+        self.turn = 0;
+        if let (Decision::Split { by, .. } | Decision::SplitToOther { by }, Some(before)) =
+            (decision, before)
+        {
+            self.let_rest(now, before, by);
+            // R10: counted from the commit, granted or not. The gate of the one who goes on may
+            // still be open on what its peer promised before, and a replacement (R12) has to
+            // wait for that as for a grant.
+            let lease = self.settings.timing.lease();
+            self.grant_until = self.grant_until.max(now.after(lease));
+        }
+        self.decided_at = now;
+        out.push(Effect::Decided { record, decision });
+        // The members hear of it at once, not with their next request.
+        let members = [Some(record.first), record.second, before.map(|b| b.first)];
+        let second_before = before.and_then(|b| b.second);
+        let mut told = Vec::with_capacity(4);
+        for member in members.into_iter().flatten().chain(second_before) {
+            let Some(node) = self.node(member.node).copied() else {
+                continue;
+            };
+            if node.gone || told.contains(&node.id) {
+                continue;
+            }
+            told.push(node.id);
+            self.inform(now, node.id, node.sent, out);
+        }
+    }
+
+    /// Who was split off is not armed again at once: longer each time, forgotten after a while.
+    fn let_rest(&mut self, now: Time, before: Record, voter: NodeId) {
+        let armed_for = now.since(self.decided_at);
+        let least = hearing_time(self.settings.timing);
+        let other = [Some(before.first), before.second]
+            .into_iter()
+            .flatten()
+            .find(|m| m.node != voter);
+        let Some(node) = other.and_then(|m| self.node_mut(m.node)) else {
+            return;
+        };
+        node.rest = match armed_for {
+            long if long >= ARMED_WELL => least,
+            _ => (node.rest * 2).clamp(least, BACK_OFF_MAX),
+        };
+        node.rest_until = now.after(node.rest);
+    }
+}

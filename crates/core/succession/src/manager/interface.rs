@@ -1,0 +1,149 @@
+//! What goes into the machine of the manager and what comes out of it.
+
+use vnfpool_wire::datagram::{Message, NodeId, Record};
+
+/// What happens to the machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Input {
+    /// Time has passed.
+    Tick,
+    /// An authenticated message of `from` about this slot.
+    Received {
+        /// The sender, as its key proves.
+        from: NodeId,
+        /// What it says.
+        message: Message,
+    },
+    /// The record of the last [`Effect::Persist`] is on disk.
+    Persisted,
+    /// The operator's word, or a hypervisor's: this element is gone (R14).
+    Fenced(NodeId),
+    /// Two elements must not be a pair: they share a host or a risk group; or may again.
+    Apart {
+        /// One element.
+        one: NodeId,
+        /// The other.
+        other: NodeId,
+        /// True: never a pair.
+        apart: bool,
+    },
+    /// Another element is the preferred one.
+    Preferred(Option<NodeId>),
+}
+
+/// What the driver has to do, in this order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Send to an element.
+    Send {
+        /// The receiver.
+        to: NodeId,
+        /// What it says.
+        message: Message,
+    },
+    /// Bring the record to disk and answer [`Input::Persisted`]; retry until it is there.
+    Persist {
+        /// The record.
+        record: Record,
+        /// Why: for the audit log.
+        decision: Decision,
+    },
+    /// The record is in force.
+    Decided {
+        /// The record.
+        record: Record,
+        /// Why.
+        decision: Decision,
+    },
+    /// A vote was refused.
+    VoteRefused {
+        /// Whose.
+        from: NodeId,
+        /// Why.
+        reason: VoteRefusal,
+    },
+}
+
+/// Why the manager changed a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// The slot is given for the first time.
+    First,
+    /// R10: a member of the pair voted and goes on alone.
+    Split {
+        /// Who voted.
+        by: NodeId,
+        /// Who was active as far as the manager knew.
+        failover: bool,
+    },
+    /// R10: a member voted that could not serve; another element was taken.
+    SplitToOther {
+        /// Who voted.
+        by: NodeId,
+    },
+    /// R11: a synchronised standby is armed.
+    Armed,
+    /// R12: the lone active was silent until its grant ran out.
+    Replaced {
+        /// Who was.
+        silent: NodeId,
+    },
+    /// R13: a member came back in a new life.
+    Restarted {
+        /// Who.
+        node: NodeId,
+    },
+    /// R14: a member was declared gone.
+    Fenced {
+        /// Who.
+        node: NodeId,
+    },
+}
+
+impl Decision {
+    /// One word for logs and metrics.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::First => "first",
+            Self::Split { failover: true, .. } => "failover",
+            Self::Split {
+                failover: false, ..
+            } => "disarmed",
+            Self::SplitToOther { .. } => "failover-to-other",
+            Self::Armed => "armed",
+            Self::Replaced { .. } => "replaced",
+            Self::Restarted { .. } => "restarted",
+            Self::Fenced { .. } => "fenced",
+        }
+    }
+}
+
+/// Why a vote was refused (R10).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum VoteRefusal {
+    /// It is about another term than the record's.
+    OtherTerm,
+    /// The sender in this life is not of the pair, or no successor is armed.
+    NotOfThePair,
+    /// Its token is too old or of an earlier boot.
+    TokenTooOld,
+    /// A manager lease of somebody else runs.
+    GrantRuns,
+    /// No able element is left.
+    NobodyAble,
+}
+
+impl VoteRefusal {
+    /// One word for logs and metrics.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::OtherTerm => "other-term",
+            Self::NotOfThePair => "not-of-the-pair",
+            Self::TokenTooOld => "token-too-old",
+            Self::GrantRuns => "grant-runs",
+            Self::NobodyAble => "nobody-able",
+        }
+    }
+}

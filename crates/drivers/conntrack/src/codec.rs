@@ -1,0 +1,374 @@
+//! Entries and keys as bytes between elements. All numbers in network byte order.
+//!
+//! ```text
+//! entry  version(1)=1  flags(1)  protocol(1)  state kind(1)  status(4)  timeout s(4)
+//!        original tuple  [reply tuple]  [zone]  [mark(4)]
+//!        [tcp: state(1) scales(2) flags(2) | sctp: state(1) tags(8)]
+//!        [labels(16)]  [seq adjust original(12)]  [seq adjust reply(12)]
+//!        [helper: length(1) name]
+//! key    version(1)=1  flags(1)  protocol(1)  original tuple  [zone]
+//! tuple  source(4|16)  destination(4|16)  [ports: source(2) destination(2)
+//!        | icmp: id(2) type(1) code(1)]            by the protocol
+//! zone   id(2)  direction(1): 0 both, 1 original, 2 reply
+//! flags  1 IPv6, 2 reply present (else the inverse of the original), 4 zone, 8 mark,
+//!        16 labels, 32 and 64 sequence adjustment, 128 helper
+//! ```
+//!
+//! Decoding is total: any bytes give an entry that the kernel could hold, or an error.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use crate::entry::{
+    Entry, EntryError, HELPER_NAME_BYTES_MAX, HelperName, ProtocolState, SctpInfo, SeqAdjust,
+    Status, TcpInfo, tcp_flags,
+};
+use crate::tuple::{Key, Layer4, Tuple, TupleError, Zone, ZoneDirection, has_ports, protocol};
+
+/// The version of the format that this crate writes and reads.
+pub const FORMAT_VERSION: u8 = 1;
+
+/// Upper bound of the length of an encoded entry.
+pub const ENTRY_BYTES_MAX: usize = 12 + 36 + 36 + 3 + 4 + 9 + 16 + 24 + 1 + HELPER_NAME_BYTES_MAX;
+
+const IPV6: u8 = 1;
+const REPLY: u8 = 2;
+const ZONE: u8 = 4;
+const MARK: u8 = 8;
+const LABELS: u8 = 16;
+const SEQ_ADJUST: [u8; 2] = [32, 64];
+const HELPER: u8 = 128;
+
+const STATE_NONE: u8 = 0;
+const STATE_TCP: u8 = 1;
+const STATE_SCTP: u8 = 2;
+
+/// Why bytes are no entry or key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum DecodeError {
+    /// Written by another version of vnfpool.
+    #[error("connection entry has format version {found}, this program reads version 1")]
+    Version {
+        /// The version found.
+        found: u8,
+    },
+    /// The bytes end too early.
+    #[error("connection entry is cut off")]
+    Truncated,
+    /// There are bytes after the end.
+    #[error("connection entry is followed by {extra} unexpected bytes")]
+    Trailing {
+        /// How many.
+        extra: usize,
+    },
+    /// A field has a value that is not defined.
+    #[error("field {field} of a connection entry has an undefined value")]
+    Value {
+        /// Name of the field.
+        field: &'static str,
+    },
+    /// The fields contradict each other.
+    #[error("connection entry is impossible: {0}")]
+    Entry(#[from] EntryError),
+}
+
+impl From<TupleError> for DecodeError {
+    fn from(error: TupleError) -> Self {
+        Self::Entry(EntryError::Tuple(error))
+    }
+}
+
+/// Appends `entry` to `out`.
+pub fn encode_entry(entry: &Entry, out: &mut Vec<u8>) {
+    let original = &entry.key.original;
+    let plain = entry.reply == original.inverse();
+    let mut flags = key_flags(&entry.key);
+    for (present, bit) in [
+        (!plain, REPLY),
+        (entry.mark != 0, MARK),
+        (entry.labels.is_some(), LABELS),
+        (entry.seq_adjust[0].is_some(), SEQ_ADJUST[0]),
+        (entry.seq_adjust[1].is_some(), SEQ_ADJUST[1]),
+        (entry.helper.is_some(), HELPER),
+    ] {
+        flags |= if present { bit } else { 0 };
+    }
+    let state_kind = match entry.state {
+        ProtocolState::None => STATE_NONE,
+        ProtocolState::Tcp(_) => STATE_TCP,
+        ProtocolState::Sctp(_) => STATE_SCTP,
+    };
+    out.extend_from_slice(&[FORMAT_VERSION, flags, original.protocol, state_kind]);
+    out.extend_from_slice(&entry.status.0.to_be_bytes());
+    out.extend_from_slice(&entry.timeout_s.to_be_bytes());
+    encode_tuple(original, out);
+    if !plain {
+        encode_tuple(&entry.reply, out);
+    }
+    encode_zone(entry.key.zone, out);
+    if entry.mark != 0 {
+        out.extend_from_slice(&entry.mark.to_be_bytes());
+    }
+    match entry.state {
+        ProtocolState::None => {}
+        ProtocolState::Tcp(tcp) => {
+            out.push(tcp.state);
+            out.extend_from_slice(&tcp.window_scale);
+            out.extend_from_slice(&tcp.flags);
+        }
+        ProtocolState::Sctp(sctp) => {
+            out.push(sctp.state);
+            out.extend_from_slice(&sctp.tags[0].to_be_bytes());
+            out.extend_from_slice(&sctp.tags[1].to_be_bytes());
+        }
+    }
+    out.extend_from_slice(
+        entry
+            .labels
+            .as_ref()
+            .map_or(&[], |labels| labels.as_slice()),
+    );
+    for adjust in entry.seq_adjust.iter().flatten() {
+        out.extend_from_slice(&adjust.correction_position.to_be_bytes());
+        out.extend_from_slice(&adjust.offset_before.to_be_bytes());
+        out.extend_from_slice(&adjust.offset_after.to_be_bytes());
+    }
+    if let Some(helper) = &entry.helper {
+        let name = helper.as_bytes();
+        out.push(u8::try_from(name.len()).unwrap_or_default());
+        out.extend_from_slice(name);
+    }
+}
+
+/// Appends `key` to `out`.
+pub fn encode_key(key: &Key, out: &mut Vec<u8>) {
+    out.extend_from_slice(&[FORMAT_VERSION, key_flags(key), key.original.protocol]);
+    encode_tuple(&key.original, out);
+    encode_zone(key.zone, out);
+}
+
+/// Reads an entry; `bytes` must hold nothing else.
+///
+/// # Errors
+/// [`DecodeError`] names the first thing that is wrong.
+pub fn decode_entry(bytes: &[u8]) -> Result<Entry, DecodeError> {
+    let mut reader = Reader { rest: bytes };
+    let flags = reader.version_and_flags()?;
+    let protocol = reader.byte()?;
+    let state_kind = reader.byte()?;
+    let status = Status(reader.be32()?);
+    let timeout_s = reader.be32()?;
+    let original = reader.tuple(protocol, flags)?;
+    let reply = if flags & REPLY == 0 {
+        original.inverse()
+    } else {
+        reader.tuple(protocol, flags)?
+    };
+    let zone = reader.zone(flags)?;
+    let mark = if flags & MARK == 0 { 0 } else { reader.be32()? };
+    let state = reader.state(state_kind)?;
+    let labels = if flags & LABELS == 0 {
+        None
+    } else {
+        Some(reader.array()?)
+    };
+    let mut seq_adjust = [None; 2];
+    for (adjust, bit) in seq_adjust.iter_mut().zip(SEQ_ADJUST) {
+        if flags & bit != 0 {
+            *adjust = Some(SeqAdjust {
+                correction_position: reader.be32()?,
+                offset_before: reader.be32()?,
+                offset_after: reader.be32()?,
+            });
+        }
+    }
+    let helper = if flags & HELPER == 0 {
+        None
+    } else {
+        let length = reader.byte()?;
+        let name = HelperName::new(reader.take(usize::from(length))?);
+        Some(name.ok_or(DecodeError::Value { field: "helper" })?)
+    };
+    reader.end()?;
+    let entry = Entry {
+        key: Key { original, zone },
+        reply,
+        status,
+        timeout_s,
+        mark,
+        state,
+        labels,
+        seq_adjust,
+        helper,
+    };
+    entry.check()?;
+    Ok(entry)
+}
+
+/// Reads a key; `bytes` must hold nothing else.
+///
+/// # Errors
+/// [`DecodeError`] names the first thing that is wrong.
+pub fn decode_key(bytes: &[u8]) -> Result<Key, DecodeError> {
+    let mut reader = Reader { rest: bytes };
+    let flags = reader.version_and_flags()?;
+    if flags & !(IPV6 | ZONE) != 0 {
+        return Err(DecodeError::Value { field: "flags" });
+    }
+    let protocol = reader.byte()?;
+    let original = reader.tuple(protocol, flags)?;
+    let zone = reader.zone(flags)?;
+    reader.end()?;
+    original.check()?;
+    Ok(Key { original, zone })
+}
+
+fn key_flags(key: &Key) -> u8 {
+    let family = if key.original.src.is_ipv6() { IPV6 } else { 0 };
+    let zone = if key.zone == Zone::default() { 0 } else { ZONE };
+    family | zone
+}
+
+fn encode_tuple(tuple: &Tuple, out: &mut Vec<u8>) {
+    for address in [tuple.src, tuple.dst] {
+        match address {
+            IpAddr::V4(address) => out.extend_from_slice(&address.octets()),
+            IpAddr::V6(address) => out.extend_from_slice(&address.octets()),
+        }
+    }
+    match tuple.layer4 {
+        Layer4::Ports { src, dst } => {
+            out.extend_from_slice(&src.to_be_bytes());
+            out.extend_from_slice(&dst.to_be_bytes());
+        }
+        Layer4::Icmp { id, kind, code } => {
+            out.extend_from_slice(&id.to_be_bytes());
+            out.extend_from_slice(&[kind, code]);
+        }
+        Layer4::None => {}
+    }
+}
+
+fn encode_zone(zone: Zone, out: &mut Vec<u8>) {
+    if zone == Zone::default() {
+        return;
+    }
+    out.extend_from_slice(&zone.id.to_be_bytes());
+    out.push(match zone.direction {
+        ZoneDirection::Both => 0,
+        ZoneDirection::Original => 1,
+        ZoneDirection::Reply => 2,
+    });
+}
+
+struct Reader<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Reader<'a> {
+    fn take(&mut self, length: usize) -> Result<&'a [u8], DecodeError> {
+        let (taken, rest) = self
+            .rest
+            .split_at_checked(length)
+            .ok_or(DecodeError::Truncated)?;
+        self.rest = rest;
+        Ok(taken)
+    }
+
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], DecodeError> {
+        self.take(N)?.try_into().map_err(|_| DecodeError::Truncated)
+    }
+
+    fn byte(&mut self) -> Result<u8, DecodeError> {
+        self.array().map(|[byte]: [u8; 1]| byte)
+    }
+
+    fn be16(&mut self) -> Result<u16, DecodeError> {
+        self.array().map(u16::from_be_bytes)
+    }
+
+    fn be32(&mut self) -> Result<u32, DecodeError> {
+        self.array().map(u32::from_be_bytes)
+    }
+
+    fn version_and_flags(&mut self) -> Result<u8, DecodeError> {
+        match self.byte()? {
+            FORMAT_VERSION => self.byte(),
+            found => Err(DecodeError::Version { found }),
+        }
+    }
+
+    fn address(&mut self, flags: u8) -> Result<IpAddr, DecodeError> {
+        if flags & IPV6 == 0 {
+            self.array::<4>()
+                .map(|octets| Ipv4Addr::from(octets).into())
+        } else {
+            self.array::<16>()
+                .map(|octets| Ipv6Addr::from(octets).into())
+        }
+    }
+
+    fn tuple(&mut self, protocol: u8, flags: u8) -> Result<Tuple, DecodeError> {
+        Ok(Tuple {
+            src: self.address(flags)?,
+            dst: self.address(flags)?,
+            protocol,
+            layer4: match protocol {
+                protocol::ICMP | protocol::ICMPV6 => Layer4::Icmp {
+                    id: self.be16()?,
+                    kind: self.byte()?,
+                    code: self.byte()?,
+                },
+                number if has_ports(number) => Layer4::Ports {
+                    src: self.be16()?,
+                    dst: self.be16()?,
+                },
+                _ => Layer4::None,
+            },
+        })
+    }
+
+    fn zone(&mut self, flags: u8) -> Result<Zone, DecodeError> {
+        if flags & ZONE == 0 {
+            return Ok(Zone::default());
+        }
+        Ok(Zone {
+            id: self.be16()?,
+            direction: match self.byte()? {
+                0 => ZoneDirection::Both,
+                1 => ZoneDirection::Original,
+                2 => ZoneDirection::Reply,
+                _ => return Err(DecodeError::Value { field: "zone" }),
+            },
+        })
+    }
+
+    fn state(&mut self, kind: u8) -> Result<ProtocolState, DecodeError> {
+        Ok(match kind {
+            STATE_NONE => ProtocolState::None,
+            STATE_TCP => ProtocolState::Tcp(TcpInfo {
+                state: self.byte()?,
+                window_scale: self.array()?,
+                flags: self
+                    .array()
+                    .map(|flags: [u8; 2]| flags.map(|flags| flags & tcp_flags::REPLICATED))?,
+            }),
+            STATE_SCTP => ProtocolState::Sctp(SctpInfo {
+                state: self.byte()?,
+                tags: [self.be32()?, self.be32()?],
+            }),
+            _ => {
+                return Err(DecodeError::Value {
+                    field: "state kind",
+                });
+            }
+        })
+    }
+
+    const fn end(&self) -> Result<(), DecodeError> {
+        match self.rest.len() {
+            0 => Ok(()),
+            extra => Err(DecodeError::Trailing { extra }),
+        }
+    }
+}

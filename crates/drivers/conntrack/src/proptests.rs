@@ -1,0 +1,228 @@
+//! The codecs against random entries and hostile bytes.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use proptest::prelude::*;
+
+use crate::codec::{
+    DecodeError, ENTRY_BYTES_MAX, decode_entry, decode_key, encode_entry, encode_key,
+};
+use crate::entry::{
+    Entry, HelperName, ProtocolState, SctpInfo, SeqAdjust, Status, TcpInfo, tcp_flags,
+};
+use crate::netlink::{build, parse};
+use crate::tuple::{Key, Layer4, Tuple, Zone, ZoneDirection, protocol};
+
+fn address(v6: bool) -> BoxedStrategy<IpAddr> {
+    if v6 {
+        any::<u128>()
+            .prop_map(|bits| Ipv6Addr::from(bits).into())
+            .boxed()
+    } else {
+        any::<u32>()
+            .prop_map(|bits| Ipv4Addr::from(bits).into())
+            .boxed()
+    }
+}
+
+fn layer4(number: u8) -> BoxedStrategy<Layer4> {
+    match number {
+        protocol::ICMP => (any::<u16>(), any::<u8>())
+            .prop_map(|(id, code)| Layer4::Icmp { id, kind: 8, code })
+            .boxed(),
+        protocol::ICMPV6 => (any::<u16>(), any::<u8>())
+            .prop_map(|(id, code)| Layer4::Icmp {
+                id,
+                kind: 128,
+                code,
+            })
+            .boxed(),
+        89 => Just(Layer4::None).boxed(),
+        _ => (any::<u16>(), any::<u16>())
+            .prop_map(|(src, dst)| Layer4::Ports { src, dst })
+            .boxed(),
+    }
+}
+
+fn tuple(v6: bool, protocol: u8) -> impl Strategy<Value = Tuple> {
+    (address(v6), address(v6), layer4(protocol)).prop_map(move |(src, dst, layer4)| Tuple {
+        src,
+        dst,
+        protocol,
+        layer4,
+    })
+}
+
+fn state(number: u8) -> BoxedStrategy<ProtocolState> {
+    match number {
+        protocol::TCP => (0_u8..10, any::<[u8; 2]>(), any::<[u8; 2]>())
+            .prop_map(|(state, window_scale, flags)| {
+                ProtocolState::Tcp(TcpInfo {
+                    state,
+                    window_scale,
+                    flags: flags.map(|flags| flags & tcp_flags::REPLICATED),
+                })
+            })
+            .boxed(),
+        protocol::SCTP => (0_u8..10, any::<[u32; 2]>())
+            .prop_map(|(state, tags)| ProtocolState::Sctp(SctpInfo { state, tags }))
+            .boxed(),
+        _ => Just(ProtocolState::None).boxed(),
+    }
+}
+
+fn zone() -> impl Strategy<Value = Zone> {
+    let direction = prop_oneof![
+        Just(ZoneDirection::Both),
+        Just(ZoneDirection::Original),
+        Just(ZoneDirection::Reply)
+    ];
+    prop_oneof![
+        Just(Zone::default()),
+        (1_u16.., direction).prop_map(|(id, direction)| Zone { id, direction })
+    ]
+}
+
+fn seq_adjust() -> impl Strategy<Value = Option<SeqAdjust>> {
+    proptest::option::of(
+        any::<[u32; 3]>().prop_map(|[position, before, after]| SeqAdjust {
+            correction_position: position,
+            offset_before: before,
+            offset_after: after,
+        }),
+    )
+}
+
+fn entry() -> impl Strategy<Value = Entry> {
+    let kind = (
+        any::<bool>(),
+        prop::sample::select(vec![
+            protocol::ICMP,
+            protocol::TCP,
+            protocol::UDP,
+            protocol::GRE,
+            protocol::SCTP,
+            89,
+        ]),
+    );
+    kind.prop_flat_map(|(v6, number)| {
+        let number = if v6 && number == protocol::ICMP {
+            protocol::ICMPV6
+        } else {
+            number
+        };
+        let reply = proptest::option::of(tuple(v6, number).prop_map(|tuple| tuple.inverse()));
+        let rest = (
+            any::<[u32; 3]>(),
+            proptest::option::of(any::<[u8; 16]>()),
+            [seq_adjust(), seq_adjust()],
+            proptest::option::of("[a-z][a-z0-9-]{0,14}"),
+        );
+        (tuple(v6, number), reply, zone(), state(number), rest)
+    })
+    .prop_map(|(original, reply, zone, state, rest)| {
+        let ([status, timeout_s, mark], labels, seq_adjust, helper) = rest;
+        Entry {
+            key: Key { original, zone },
+            reply: reply.unwrap_or_else(|| original.inverse()),
+            status: Status(status),
+            timeout_s,
+            mark,
+            state,
+            labels,
+            seq_adjust,
+            helper: helper.and_then(|name| HelperName::new(name.as_bytes())),
+        }
+    })
+}
+
+fn encoded(entry: &Entry) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    encode_entry(entry, &mut bytes);
+    bytes
+}
+
+proptest! {
+    #[test]
+    fn entries_survive_the_codec(entry in entry()) {
+        let bytes = encoded(&entry);
+        prop_assert!(bytes.len() <= ENTRY_BYTES_MAX);
+        prop_assert_eq!(decode_entry(&bytes), Ok(entry));
+    }
+
+    #[test]
+    fn keys_survive_the_codec(entry in entry()) {
+        let mut bytes = Vec::new();
+        encode_key(&entry.key, &mut bytes);
+        prop_assert_eq!(decode_key(&bytes), Ok(entry.key));
+    }
+
+    #[test]
+    fn every_cut_and_every_tail_is_noticed(entry in entry(), cut in any::<prop::sample::Index>()) {
+        let mut bytes = encoded(&entry);
+        let cut = cut.index(bytes.len());
+        prop_assert_eq!(decode_entry(&bytes[..cut]), Err(DecodeError::Truncated));
+        bytes.push(0);
+        prop_assert_eq!(decode_entry(&bytes), Err(DecodeError::Trailing { extra: 1 }));
+    }
+
+    /// Whatever is accepted is an entry of the kernel and means the same when encoded again.
+    #[test]
+    fn hostile_bytes_give_an_error_or_a_possible_entry(
+        entry in entry(),
+        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..6),
+        random in prop::collection::vec(any::<u8>(), 0..200),
+    ) {
+        let mut bytes = encoded(&entry);
+        for (at, value) in changes {
+            let at = at.index(bytes.len());
+            bytes[at] = value;
+        }
+        for bytes in [bytes, random] {
+            if let Ok(entry) = decode_entry(&bytes) {
+                prop_assert_eq!(entry.check(), Ok(()));
+                prop_assert_eq!(decode_entry(&encoded(&entry)), Ok(entry));
+            }
+            let _ = decode_key(&bytes);
+        }
+    }
+
+    /// An update as we write it, read as if the kernel had sent it. The reply tuple is not part
+    /// of an update, so a creation without translation stands for it.
+    #[test]
+    fn requests_are_read_as_they_were_written(entry in entry()) {
+        let entry = Entry { reply: entry.key.original.inverse(), ..entry };
+        let mut bytes = Vec::new();
+        build::create(&mut bytes, 7, &entry, build::CreateOptions { helper: true });
+        let read: Vec<_> = parse::messages(&bytes).collect();
+        prop_assert_eq!(read.len(), 1);
+        prop_assert_eq!(read[0].sequence, 7);
+        let read = parse::entry(&read[0]).unwrap();
+        prop_assert_eq!(read.key, entry.key);
+        prop_assert_eq!(read.reply, entry.reply);
+        prop_assert_eq!(read.state, entry.state);
+        prop_assert_eq!(read.mark, entry.mark);
+        prop_assert_eq!(read.labels, entry.labels);
+        prop_assert_eq!(read.seq_adjust, entry.seq_adjust);
+        prop_assert_eq!(read.helper, entry.helper);
+    }
+
+    #[test]
+    fn hostile_netlink_does_not_panic(
+        entry in entry(),
+        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..8),
+        cut in any::<prop::sample::Index>(),
+    ) {
+        let mut bytes = Vec::new();
+        build::create(&mut bytes, 7, &entry, build::CreateOptions { helper: true });
+        for (at, value) in changes {
+            let at = at.index(bytes.len());
+            bytes[at] = value;
+        }
+        bytes.truncate(cut.index(bytes.len() + 1));
+        for message in parse::messages(&bytes) {
+            let _ = parse::error_number(&message);
+            let _ = parse::entry(&message);
+        }
+    }
+}

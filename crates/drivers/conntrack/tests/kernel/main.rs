@@ -1,0 +1,10 @@
+//! Against the real kernel, in network namespaces of their own. Needs root.
+
+#[cfg(test)]
+mod inject;
+#[cfg(test)]
+mod namespace;
+#[cfg(test)]
+mod stream;
+#[cfg(test)]
+mod takeover;

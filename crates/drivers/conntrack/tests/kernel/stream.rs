@@ -1,0 +1,217 @@
+//! The whole path between two kernels: source, sender, stream, receiver, sink, while the first
+//! kernel's table changes faster than its events can be kept.
+
+use std::sync::mpsc::{Receiver as Incoming, Sender as Outgoing, channel};
+use std::time::{Duration, Instant};
+
+use vnfpool_conntrack::{
+    Entry, Family, Injector, ReadOutcome, Scope, Sink, Source, Status, dump_all, enable_events,
+    protocol,
+};
+use vnfpool_model::Time;
+use vnfpool_statesync::wire::Decoder;
+use vnfpool_statesync::{
+    Effects, Limits, Receiver, ReceiverAction, ReceiverInput, Sender, SenderAction, SenderInput,
+    SenderStatus,
+};
+
+use crate::inject::{Nat, entry, translate};
+use crate::namespace::Namespace;
+
+/// Room for some hundred events, so that bursts overrun it.
+const EVENT_BYTES: usize = 256 * 1024;
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The active's loop as a daemon would run it, without the waiting.
+struct Active {
+    source: Source,
+    sender: Sender,
+    decoder: Decoder,
+    to_standby: Outgoing<Vec<u8>>,
+    from_standby: Incoming<Vec<u8>>,
+}
+
+impl Active {
+    fn new(to_standby: Outgoing<Vec<u8>>, from_standby: Incoming<Vec<u8>>) -> Self {
+        let mut active = Self {
+            source: Source::open(Scope::default(), EVENT_BYTES).unwrap(),
+            sender: Sender::new(Limits::default()),
+            decoder: Decoder::new(),
+            to_standby,
+            from_standby,
+        };
+        let token = 1;
+        let is_active = true;
+        active.handle(SenderInput::Epoch { token, is_active });
+        active.handle(SenderInput::Connected);
+        active
+    }
+
+    fn handle(&mut self, input: SenderInput) {
+        let mut effects = Effects::default();
+        self.sender.handle(Time(1), input, &mut effects);
+        if !effects.outgoing.is_empty() {
+            self.to_standby.send(effects.outgoing.to_vec()).unwrap();
+        }
+        for action in effects.actions {
+            match action {
+                SenderAction::StartSnapshot { generation } => {
+                    self.source.start_snapshot(generation).unwrap();
+                }
+                SenderAction::AbortSnapshot => self.source.abort_snapshot(),
+                SenderAction::InSync(_) | SenderAction::Lagging => {}
+                other => panic!("unexpected {other:?}"),
+            }
+        }
+    }
+
+    /// One turn; returns whether all events were read.
+    fn turn(&mut self) -> bool {
+        let mut inputs = Vec::new();
+        let outcome = self.source.read(&mut inputs).unwrap();
+        for input in inputs {
+            self.handle(input);
+        }
+        if self.sender.wants_chunk()
+            && let Some(chunk) = self.source.read_chunk().unwrap()
+        {
+            self.handle(chunk);
+        }
+        while let Ok(bytes) = self.from_standby.try_recv() {
+            self.decoder.push(&bytes);
+            while let Some(frame) = self.decoder.next_frame().unwrap() {
+                self.handle(SenderInput::Frame(frame));
+            }
+        }
+        outcome == ReadOutcome::Drained
+    }
+
+    fn settle(&mut self) -> SenderStatus {
+        let begin = Instant::now();
+        loop {
+            let drained = self.turn();
+            let status = self.sender.status();
+            if drained && status.in_sync && status.lag_frames == 0 {
+                return status;
+            }
+            assert!(begin.elapsed() < PATIENCE, "does not settle: {status:?}");
+        }
+    }
+}
+
+/// The standby's loop; ends when the active is gone.
+fn run_standby(from_active: &Incoming<Vec<u8>>, to_active: &Outgoing<Vec<u8>>) {
+    let mut receiver = Receiver::new();
+    let mut sink = Sink::open().unwrap();
+    let mut decoder = Decoder::new();
+    let mut effects = Effects::default();
+    receiver.handle(Time(1), ReceiverInput::Connected, &mut effects);
+    while let Ok(bytes) = from_active.recv() {
+        decoder.push(&bytes);
+        while let Some(frame) = decoder.next_frame().unwrap() {
+            receiver.handle(Time(1), ReceiverInput::Frame(frame), &mut effects);
+        }
+        let mut last = None;
+        for action in std::mem::take(&mut effects.actions) {
+            assert!(
+                !matches!(action, ReceiverAction::Close { .. }),
+                "{action:?}"
+            );
+            last = sink.apply(&action, &Scope::default()).unwrap().or(last);
+        }
+        assert!(sink.flush().unwrap().is_empty());
+        if let Some(ticket) = last {
+            receiver.handle(Time(1), ReceiverInput::Applied(ticket), &mut effects);
+        }
+        // The active may have what it wanted and be gone.
+        let _ = to_active.send(effects.outgoing.split().to_vec());
+    }
+}
+
+/// Changes the first kernel's table at random, the same in every run.
+struct Churn {
+    injector: Injector,
+    random: u64,
+}
+
+impl Churn {
+    fn number(&mut self, below: u64) -> u64 {
+        // Knuth's MMIX generator; its upper bits are good enough.
+        self.random = self
+            .random
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (self.random >> 33) % below
+    }
+
+    fn change(&mut self, count: usize) {
+        const PROTOCOLS: [u8; 3] = [protocol::TCP, protocol::UDP, protocol::ICMP];
+        const NATS: [Nat; 4] = [Nat::None, Nat::Source, Nat::SourcePort, Nat::Both];
+        for _ in 0..count {
+            let port = u16::try_from(self.number(2000)).unwrap() + 1;
+            let number = PROTOCOLS[usize::from(port) % 3];
+            let mut connection = entry(false, number, port);
+            connection.mark = u32::try_from(self.number(1 << 30)).unwrap();
+            let nat = NATS[usize::try_from(self.number(4)).unwrap()];
+            match self.number(4) {
+                0 => self.injector.delete(connection.key).unwrap(),
+                // In place of what is there: the end of one connection and the begin of another.
+                1 => {
+                    let connection = translate(connection, nat);
+                    self.injector.upsert(connection, true).unwrap();
+                }
+                _ => self.injector.upsert(connection, false).unwrap(),
+            }
+        }
+        assert!(self.injector.flush().unwrap().is_empty());
+    }
+}
+
+fn table(namespace: &Namespace) -> Vec<Entry> {
+    let mut table = namespace.enter(|| dump_all(Family::All).unwrap());
+    table.sort_by_key(|entry| entry.key);
+    for entry in &mut table {
+        // Of the status, what is replicated or follows from it; ages differ.
+        entry.status.0 &= Status::ASSURED | Status::SEEN_REPLY | Status::SRC_NAT | Status::DST_NAT;
+        entry.timeout_s = 0;
+    }
+    table
+}
+
+#[test]
+fn the_other_kernel_ends_equal_through_bursts_and_losses() {
+    let gateways = [Namespace::new("a"), Namespace::new("b")];
+    let (to_standby, from_active) = channel();
+    let (to_active, from_standby) = channel();
+    // Left over from another life: has to go.
+    gateways[1].enter(|| {
+        let mut injector = Injector::open().unwrap();
+        injector
+            .upsert(entry(true, protocol::UDP, 9), true)
+            .unwrap();
+        injector.flush().unwrap();
+    });
+    let status = std::thread::scope(|scope| {
+        scope.spawn(|| gateways[1].enter(move || run_standby(&from_active, &to_active)));
+        gateways[0].enter(|| {
+            enable_events().unwrap();
+            let mut churn = Churn {
+                injector: Injector::open().unwrap(),
+                random: 7,
+            };
+            churn.change(1500);
+            let mut active = Active::new(to_standby, from_standby);
+            for round in 0..300 {
+                churn.change(if round % 50 == 25 { 4000 } else { 10 });
+                active.turn();
+            }
+            let status = active.settle();
+            assert_eq!(active.source.malformed(), 0);
+            status
+        })
+    });
+    assert!(status.overruns > 0 && status.snapshots > 1, "{status:?}");
+    let (ours, theirs) = (table(&gateways[0]), table(&gateways[1]));
+    assert!(ours.len() > 500, "{}", ours.len());
+    assert_eq!(ours, theirs);
+}
