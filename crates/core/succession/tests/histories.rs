@@ -31,7 +31,6 @@ fn armed_pair_of(elements: usize, seed: u64, on_quorum_loss: OnQuorumLoss) -> Wo
     world.begin();
     for _ in 0..60 {
         world.run_for(50 * MS);
-        world.sync(true);
         if world.armed() {
             break;
         }
@@ -139,7 +138,6 @@ fn a_pair_is_not_armed_across_a_cut() {
         let decided = world.decisions.len();
         world.cut_both(1, 2, true);
         for _ in 0..100 {
-            world.sync(true);
             world.run_for(10 * MS);
         }
         assert_eq!(
@@ -178,11 +176,57 @@ fn a_failed_function_resigns_at_once() {
     assert_eq!(world.role(1), Some(Role::Standby));
 }
 
+/// I5: what was acknowledged before a cut says nothing after it, and the end of a stream is
+/// noticed late. Method: a cut, after which heartbeats come back at once and the stream a second later.
 #[test]
-fn an_unfit_successor_is_disarmed() {
+fn a_pair_is_armed_after_a_cut_when_the_stream_carries_again() {
+    for seed in 0..50 {
+        let mut world = armed_pair_of(2, seed, OnQuorumLoss::Stop);
+        world.cut_both(1, 2, true);
+        world.run_for(300 * MS);
+        assert!(!world.armed(), "seed {seed}: {:#?}", world.trace);
+        world.heal_all();
+        world.streams.healthy = false;
+        world.run_for(1_000 * MS);
+        assert!(!world.armed(), "seed {seed}: {:#?}", world.trace);
+        world.streams.healthy = true;
+        world.run_for(1_000 * MS);
+        assert!(world.armed(), "seed {seed}: {:#?}", world.trace);
+    }
+}
+
+/// An operator's switchover loses nothing, so it waits for the copy of what the other has served;
+/// a function that failed goes to what there is.
+#[test]
+fn a_switchover_waits_for_the_copy_a_failure_does_not() {
+    for (planned, back) in [(true, false), (false, true)] {
+        let mut world = armed_pair_of(2, 8, OnQuorumLoss::Stop);
+        world.input(1, Input::HandOver);
+        world.run_for(20 * MS);
+        assert_eq!(world.owners(), [2]);
+        world.streams.healthy = false;
+        world.run_for(300 * MS);
+        if planned {
+            world.input(2, Input::HandOver);
+        } else {
+            world.set_able(2, false);
+        }
+        world.run_for(50 * MS);
+        assert_eq!(world.owners() == [1], back, "{:#?}", world.trace);
+        world.streams.healthy = true;
+        world.run_for(400 * MS);
+        world.input(2, Input::HandOver);
+        world.run_for(50 * MS);
+        assert_eq!(world.owners(), [1], "{:#?}", world.trace);
+    }
+}
+
+/// I5, also without a word of the stream's end.
+#[test]
+fn a_successor_whose_stream_is_silent_is_disarmed() {
     let mut world = armed_pair(5, OnQuorumLoss::Stop);
-    world.sync(false);
-    let gap = outage(&mut world, 1_500 * MS);
+    world.streams.healthy = false;
+    let gap = outage(&mut world, 700 * MS);
     assert_eq!(gap, Duration::ZERO);
     assert!(!world.armed());
     assert_eq!(world.owners(), [1]);
@@ -198,7 +242,6 @@ fn a_moments_silence_leaves_the_active_alone_for_a_moment() {
         world.run_for(70 * MS);
         assert!(!world.armed(), "seed {seed}: {:#?}", world.trace);
         for _ in 0..15 {
-            world.sync(true);
             world.run_for(10 * MS);
         }
         assert!(world.armed(), "seed {seed}: {:#?}", world.trace);
@@ -234,7 +277,6 @@ fn the_last_of_three_serves_on_evidence_and_yields() {
     let mut world = armed_pair(6, OnQuorumLoss::Serve);
     world.kill(3);
     world.run_for(3_000 * MS);
-    world.sync(true);
     world.run_for(1_000 * MS);
     world.stop_manager();
     world.kill(1);
@@ -414,7 +456,6 @@ fn single_faults(seed: u64) {
         }
         for _ in 0..world.random.below(80) {
             world.run_for(50 * MS);
-            world.sync(true);
         }
     }
     calm(&mut world);
@@ -459,8 +500,7 @@ fn disturb(world: &mut World) {
             world.late_percent = world.random.below(30);
         }
         _ => {
-            let in_sync = !world.random.chance(10);
-            world.sync(in_sync);
+            world.streams.healthy = !world.random.chance(10);
         }
     }
 }
@@ -472,6 +512,7 @@ fn calm(world: &mut World) {
         world.start_manager();
         world.begin();
     }
+    world.streams.healthy = true;
     world.run_for(2_500 * MS);
     for node in world.elements() {
         if world.hosts[node].machine.is_none() {
@@ -481,7 +522,6 @@ fn calm(world: &mut World) {
     }
     for _ in 0..240 {
         world.run_for(50 * MS);
-        world.sync(true);
         if world.armed() && world.owners().len() == 1 {
             break;
         }

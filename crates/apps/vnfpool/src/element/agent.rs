@@ -313,6 +313,7 @@ impl Agent {
             | Refusal::Voting
             | Refusal::SuccessorSilent
             | Refusal::SuccessorUnable
+            | Refusal::SuccessorBehind
             | Refusal::UnderWay => REFUSAL_PATIENCE,
         };
         let is_final = |asked: Asked| asked.slot == slot && asked.since.elapsed() >= patience;

@@ -18,6 +18,9 @@ pub const UNACKED_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Most changes between two chunks of a snapshot; with more of them the standby lags.
 const TOUCHED_KEYS_MAX: usize = 1 << 18;
 
+/// The barrier that only asks for an acknowledgement; those of [`SenderInput::Drain`] are not it.
+const PROOF: u64 = 0;
+
 /// Bounds of a sender.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -31,6 +34,9 @@ pub struct Limits {
     pub lag_frames_max: u64,
     /// … and none of them for longer than this.
     pub lag_max: Duration,
+    /// A stream without changes for so long carries a barrier, so that its acknowledgement proves
+    /// that the copy is still fed; proofs are told half as often at most.
+    pub proof_interval: Duration,
     /// How often the whole table is announced again while in sync. It has to come well before
     /// copies expire (180 s for connections) that hear nothing of the packets of the originals.
     pub refresh_interval: Duration,
@@ -43,6 +49,7 @@ impl Default for Limits {
             snapshot_unacked_bytes_max: 1024 * 1024,
             lag_frames_max: 50_000,
             lag_max: Duration::from_secs(1),
+            proof_interval: Duration::from_millis(50),
             refresh_interval: Duration::from_secs(60),
         }
     }
@@ -112,7 +119,7 @@ pub enum SenderInput {
     },
     /// Tell when the standby has everything handed in before.
     Drain {
-        /// Names the request.
+        /// Names the request; not 0.
         id: u64,
     },
     /// The time of [`Sender::deadline`] has come.
@@ -145,6 +152,11 @@ pub enum SenderAction {
     },
     /// The standby came into sync, or fell out of it.
     InSync(bool),
+    /// The standby, in sync, has everything that was handed in before `as_of`.
+    Proved {
+        /// When the newest frame that it acknowledged was sent.
+        as_of: Time,
+    },
     /// The standby did not keep up; it gets a new snapshot when it has.
     Lagging,
     /// The receiver refused the stream. A new one may be tried later.
@@ -228,6 +240,10 @@ pub struct Sender {
     /// Sequence of the end of the last snapshot, until acknowledged.
     end: Option<u64>,
     refresh_at: Time,
+    sent_at: Time,
+    /// When the newest acknowledged frame was sent, and the last such time that was told.
+    proved: Time,
+    proof_told: Time,
     unacked: Unacked,
     drains: VecDeque<u64>,
     status: SenderStatus,
@@ -260,6 +276,9 @@ impl Sender {
             snapshot: None,
             end: None,
             refresh_at: Time::NEVER,
+            sent_at: Time::ZERO,
+            proved: Time::ZERO,
+            proof_told: Time::ZERO,
             unacked: Unacked::default(),
             drains: VecDeque::new(),
             status: SenderStatus::default(),
@@ -292,7 +311,10 @@ impl Sender {
         let late_at = self.unacked.oldest().filter(|_| !self.late);
         let late_at = late_at.map(|sent| sent.after(self.limits.lag_max + Duration::from_nanos(1)));
         let refresh_at = self.may_refresh().then_some(self.refresh_at);
-        [late_at, refresh_at].into_iter().flatten().min()
+        [late_at, refresh_at, self.proof_at()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// Whether the next chunk of the snapshot should be read now.
@@ -508,7 +530,9 @@ impl Sender {
 
     fn acked(&mut self, now: Time, sequence: u64, out: &mut Effects<SenderAction>) {
         self.status.acked = sequence;
-        self.unacked.acknowledge(sequence);
+        if let Some(sent_at) = self.unacked.acknowledge(sequence) {
+            self.proved = sent_at;
+        }
         if self.end.take_if(|end| *end <= sequence).is_some() {
             self.synced = true;
             self.refresh_at = now.after(self.limits.refresh_interval);
@@ -529,6 +553,13 @@ impl Sender {
         };
         let bytes = frame.encode(&mut out.outgoing);
         self.unacked.push(self.status.sent, bytes, now);
+        self.sent_at = now;
+    }
+
+    /// When a barrier is due because nothing else asks for an acknowledgement.
+    fn proof_at(&self) -> Option<Time> {
+        let idle = self.synced && self.connected && self.unacked.is_empty();
+        idle.then(|| self.sent_at.after(self.limits.proof_interval))
     }
 
     const fn may_refresh(&self) -> bool {
@@ -550,12 +581,22 @@ impl Sender {
         if in_sync != self.reported_in_sync {
             self.reported_in_sync = in_sync;
             out.actions.push(SenderAction::InSync(in_sync));
+            self.proof_told = Time::ZERO;
+        }
+        let told_enough = self.proved.since(self.proof_told) < self.limits.proof_interval / 2;
+        if in_sync && !told_enough {
+            self.proof_told = self.proved;
+            let as_of = self.proved;
+            out.actions.push(SenderAction::Proved { as_of });
         }
     }
 
     fn tick(&mut self, now: Time, out: &mut Effects<SenderAction>) {
         if self.may_refresh() && now >= self.refresh_at {
             self.begin(now, false, out);
+        }
+        if self.proof_at().is_some_and(|at| now >= at) {
+            self.send(now, Body::Barrier { id: PROOF }, out);
         }
     }
 

@@ -41,10 +41,14 @@ impl Unacked {
         });
     }
 
-    pub(super) fn acknowledge(&mut self, sequence: u64) {
+    /// Releases what was sent up to `sequence`; says when the newest of it was sent.
+    pub(super) fn acknowledge(&mut self, sequence: u64) -> Option<Time> {
+        let mut newest = None;
         while let Some(group) = self.groups.pop_front_if(|group| group.last <= sequence) {
             self.bytes -= group.bytes;
+            newest = Some(group.sent_at);
         }
+        newest
     }
 
     pub(super) fn clear(&mut self) {

@@ -307,9 +307,51 @@ fn the_lag_is_the_age_of_the_oldest_frame_under_way() {
     assert_eq!(lag(&sender, 9_000), 0, "however long ago the last one was");
 }
 
+/// Goal: an idle stream proves the copy, and one that is silent proves nothing. Method: barriers
+/// that are answered, then one that is not.
+#[test]
+fn an_idle_stream_proves_the_copy_and_a_silent_one_does_not() {
+    let limits = Limits::default();
+    let mut sender = synced_sender(limits);
+    let mut out = Effects::default();
+    let mut proved = Vec::new();
+    for sequence in 3..6 {
+        let due = sender.deadline().unwrap();
+        sender.handle(due, SenderInput::Tick, &mut out);
+        assert!(matches!(
+            frames(&out.outgoing.split())[..],
+            [Frame {
+                body: Body::Barrier { id: 0 },
+                ..
+            }]
+        ));
+        assert_eq!(out.actions, [], "nothing is proved yet");
+        let answered = due.after(Duration::from_millis(1));
+        sender.handle(answered, ack(sequence), &mut out);
+        let as_of = due;
+        assert_eq!(
+            std::mem::take(&mut out.actions),
+            [SenderAction::Proved { as_of }]
+        );
+        proved.push(as_of);
+    }
+    assert_eq!(proved[2].since(proved[0]), limits.proof_interval * 2);
+    let due = sender.deadline().unwrap();
+    sender.handle(due, SenderInput::Tick, &mut out);
+    for tenths in 1..30 {
+        let now = due.after(Duration::from_millis(100) * tenths);
+        sender.handle(now, SenderInput::Tick, &mut out);
+        let proof = |action: &SenderAction| matches!(action, SenderAction::Proved { .. });
+        assert!(!out.actions.iter().any(proof));
+    }
+}
+
 #[test]
 fn the_table_is_announced_again_in_time() {
-    let limits = Limits::default();
+    let limits = Limits {
+        proof_interval: Duration::MAX,
+        ..Limits::default()
+    };
     let mut sender = synced_sender(limits);
     let due = sender.deadline().unwrap();
     assert_eq!(due, Time(1).after(limits.refresh_interval));

@@ -22,6 +22,7 @@ pub(super) const LIMITS: Limits = Limits {
     snapshot_unacked_bytes_max: 300,
     lag_frames_max: 1_000,
     lag_max: Duration::from_secs(3600),
+    proof_interval: Duration::from_secs(3600),
     refresh_interval: Duration::from_millis(40),
 };
 const EVENT_QUEUE_MAX: usize = 12;

@@ -26,14 +26,17 @@ pub enum Input {
     },
     /// Whether the network function of this element works.
     Able(bool),
-    /// Whether `peer`, which this active feeds, holds all service state (I5).
+    /// What is proved of the copy of service state that `peer`, which this active feeds, holds (I5).
     InSync {
         /// The standby.
         peer: Member,
-        /// Whether it has everything.
-        in_sync: bool,
+        /// Everything that happened before this time, on this machine's clock, is there: the
+        /// standby acknowledged what was sent then. None: the copy is no longer complete, or no
+        /// longer fed.
+        as_of: Option<Time>,
     },
-    /// Hand the slot to the successor: an operator's switchover, a clean stop.
+    /// Hand the slot to the successor, when it has all service state: an operator's switchover, a
+    /// clean stop.
     HandOver,
     /// The state stream has carried everything to the successor ([`Effect::Drain`]).
     Drained,
@@ -162,6 +165,8 @@ pub enum Refusal {
     SuccessorSilent,
     /// The successor could not serve.
     SuccessorUnable,
+    /// The successor does not have all service state yet, or not any more.
+    SuccessorBehind,
     /// A handover is under way already.
     UnderWay,
 }
@@ -176,6 +181,7 @@ impl Refusal {
             Self::Voting => "the pair is being split",
             Self::SuccessorSilent => "the successor has not been heard in this epoch",
             Self::SuccessorUnable => "the successor is not able to serve",
+            Self::SuccessorBehind => "the successor does not have all service state",
             Self::UnderWay => "a handover is under way already",
         }
     }

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::{
-    Ack, Cause, DRAIN_MAX, Effect, Effects, Element, GRACE_INTERVALS, Handover, HandoverState,
-    Heartbeat, Member, Message, NodeId, Notice, Refusal, Split, Time,
+    Ack, COPY_AGE_MAX, Cause, DRAIN_MAX, Effect, Effects, Element, GRACE_INTERVALS, Handover,
+    HandoverState, Heartbeat, Member, Message, NodeId, Notice, Refusal, Split, Time,
 };
 
 /// The active disarms a silent successor after this part of a lease, while its own gate is still
@@ -12,12 +12,8 @@ use super::{
 /// active, whose vote goes out before the successor's may.
 const DISARM_AFTER_PERCENT: u32 = 60;
 
-/// A successor that is out of sync or unable is disarmed after this time (I5).
-const UNFIT_MAX: Duration = Duration::from_millis(500);
-
-/// A successor that has just handed over has everything up to that moment in its own kernel; its
-/// new stream gets this time to begin before the successor counts as out of sync.
-const SETTLING: Duration = Duration::from_secs(3);
+/// A successor that is unable is disarmed after this time.
+const UNABLE_MAX: Duration = Duration::from_millis(500);
 
 impl Element {
     /// R1: a deadline is only raised by a lease of the current epoch in which I am active.
@@ -161,6 +157,19 @@ impl Element {
         }
     }
 
+    /// R5, as the operator wants it: nothing may be lost, so the successor's copy has to be there.
+    /// (A function that failed is handed over to what there is.)
+    pub(super) fn hand_over_as_asked(&mut self, now: Time, out: &mut Effects) {
+        let mutual = self.may_hand_over(now);
+        let complete = self.copy.complete(now, Time::ZERO);
+        if mutual.is_ok() && (complete.is_none() || complete != self.pair_peer()) {
+            let refusal = Refusal::SuccessorBehind;
+            out.push(Effect::Notify(Notice::HandOverRefused(refusal)));
+            return;
+        }
+        self.hand_over(now, out);
+    }
+
     /// R5 at the active: close the gate, let the state drain; [`Element::complete_handover`] ends it.
     pub(super) fn hand_over(&mut self, now: Time, out: &mut Effects) {
         if let Err(refusal) = self.may_hand_over(now) {
@@ -272,7 +281,7 @@ impl Element {
         self.gate_final = false;
         self.announced = false;
         self.acked_at = None;
-        self.unfit_since = None;
+        self.unable_since = None;
         self.notify_role(Cause::Handover, out);
         if m.echo != Time::ZERO && m.echo <= now {
             self.acked_at = Some(now);
@@ -342,16 +351,15 @@ impl Element {
         if self.voted.is_some() || stuck {
             return true;
         }
-        let settling = self.turn > 0 && now.since(self.epoch_at) < SETTLING;
-        let in_sync = settling || self.in_sync == Some(successor);
-        let fit = in_sync && self.peer(successor.node).is_some_and(|p| p.able);
-        let unfit_since = if fit {
-            None
-        } else {
-            Some(self.unfit_since.unwrap_or(now))
-        };
-        self.unfit_since = unfit_since;
-        if unfit_since.is_some_and(|since| now.since(since) >= UNFIT_MAX) {
+        // I5. At the begin of an epoch the copy was complete: either it was proved before the pair
+        // was armed, or the successor has just handed over and is where it all came from.
+        if self.copy.age(now, successor, self.epoch_at) >= COPY_AGE_MAX {
+            return true;
+        }
+        let able = self.peer(successor.node).is_some_and(|p| p.able);
+        let unable_since = self.unable_since.unwrap_or(now);
+        self.unable_since = if able { None } else { Some(unable_since) };
+        if !able && now.since(unable_since) >= UNABLE_MAX {
             return true;
         }
         let patience = self.lease() * DISARM_AFTER_PERCENT / 100;

@@ -6,7 +6,9 @@ use super::{Cause, Effect, Effects, Element, Info, Message, NodeId, Record, Requ
 impl Element {
     /// R6: to the manager, every interval, by every element.
     pub(super) fn send_request(&self, now: Time, out: &mut Effects) {
-        let candidate = self.in_sync.filter(|m| self.hears(now, m.node));
+        // Proved in this epoch: what was acknowledged before a cut says nothing after it (I5).
+        let candidate = self.copy.complete(now, self.epoch_at);
+        let candidate = candidate.filter(|m| self.hears(now, m.node));
         out.push(Effect::Send {
             to: NodeId::MANAGER,
             message: Message::Request(Request {
@@ -88,7 +90,7 @@ impl Element {
         self.gate_final = false;
         self.renounced = false;
         self.acked_at = None;
-        self.unfit_since = None;
+        self.unable_since = None;
         let was_open = self.gate > now;
         self.announced = was_open && self.active();
         if !self.active() {

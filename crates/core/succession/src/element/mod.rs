@@ -4,6 +4,7 @@
 //! starts from nothing (amnesia is the rule, R13). The gate is mirrored: the machine alone decides
 //! its deadline, the driver stores it in the kernel.
 
+mod copy;
 mod interface;
 mod lease;
 mod manager;
@@ -18,6 +19,7 @@ use vnfpool_wire::datagram::{
 };
 
 use crate::{GOSSIP_INTERVALS, hearing_time};
+use copy::{COPY_AGE_MAX, StandbyCopy};
 pub use interface::{Cause, Effect, Input, Notice, Refusal};
 pub use serve::LANS_MAX;
 use serve::Quorum;
@@ -93,10 +95,10 @@ pub struct Element {
     manager_heard_at: Time,
     peers: Vec<Peer>,
     able: bool,
-    /// The standby that holds all state.
-    in_sync: Option<Member>,
-    /// Since when the armed successor has been out of sync or unable.
-    unfit_since: Option<Time>,
+    /// The copy of service state at the standby that this active feeds.
+    copy: StandbyCopy,
+    /// Since when the armed successor has been unable.
+    unable_since: Option<Time>,
     /// When the successor's newest promise or plain ack of this epoch came.
     acked_at: Option<Time>,
     handover: Option<HandoverState>,
@@ -131,8 +133,8 @@ impl Element {
             manager_heard_at: Time::ZERO,
             peers: Vec::with_capacity(PEERS_MAX),
             able: false,
-            in_sync: None,
-            unfit_since: None,
+            copy: StandbyCopy::default(),
+            unable_since: None,
             acked_at: None,
             handover: None,
             epoch_at: now,
@@ -153,8 +155,8 @@ impl Element {
             Input::Received { from, message } => self.received(now, from, message, out),
             Input::Peer { node, present } => self.peer_changed(node, present),
             Input::Able(able) => self.able_changed(now, able, out),
-            Input::InSync { peer, in_sync } => self.sync_changed(peer, in_sync),
-            Input::HandOver => self.hand_over(now, out),
+            Input::InSync { peer, as_of } => self.copy.learn(peer, as_of),
+            Input::HandOver => self.hand_over_as_asked(now, out),
             Input::Drained => {
                 if matches!(self.handover, Some(HandoverState::Draining(_))) {
                     self.complete_handover(now, out);

@@ -1,7 +1,7 @@
 //! What is known of the other elements of the pool: who is heard, in which life, and whether it
 //! hears us (S4).
 
-use super::{Effect, Effects, Element, Gossip, Member, Message, NodeId, PEERS_MAX, Peer, Time};
+use super::{Effect, Effects, Element, Gossip, Message, NodeId, PEERS_MAX, Peer, Time};
 
 impl Element {
     pub(super) fn peer_changed(&mut self, node: NodeId, present: bool) {
@@ -16,14 +16,6 @@ impl Element {
                 mutual_at: Time::ZERO,
                 able: false,
             });
-        }
-    }
-
-    pub(super) fn sync_changed(&mut self, peer: Member, in_sync: bool) {
-        if in_sync {
-            self.in_sync = Some(peer);
-        } else if self.in_sync == Some(peer) {
-            self.in_sync = None;
         }
     }
 

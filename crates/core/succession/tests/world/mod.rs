@@ -1,6 +1,8 @@
 //! A small world for the machines: elements, a manager with a disk, clocks that drift, and a
 //! network that loses, delays, doubles and cuts. One seed, one history.
 
+mod streams;
+
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use std::time::Duration;
@@ -8,6 +10,8 @@ use std::time::Duration;
 use vnfpool_model::{Incarnation, OnQuorumLoss, Role, Time, Timing};
 use vnfpool_succession::{element, manager};
 use vnfpool_wire::datagram::{Member, Message, NodeId, Record};
+
+use streams::Streams;
 
 pub const MS: u64 = 1_000_000;
 
@@ -52,6 +56,7 @@ enum Event {
     Thaw {
         node: usize,
     },
+    Streams,
 }
 
 /// One element with its kernel: the gate lives on when the agent is dead or frozen.
@@ -95,6 +100,7 @@ pub struct World {
     pub trace: VecDeque<String>,
     pub decisions: Vec<manager::Decision>,
     pub slow_disk_percent: u64,
+    pub streams: Streams,
 }
 
 impl World {
@@ -135,7 +141,9 @@ impl World {
             trace: VecDeque::new(),
             decisions: Vec::new(),
             slow_disk_percent: 0,
+            streams: Streams::new(elements + 1),
         };
+        world.begin_streams();
         world.start_manager();
         for node in 1..=elements {
             world.start(node);
@@ -297,35 +305,6 @@ impl World {
         self.input(node, element::Input::Able(able));
     }
 
-    /// The active of every element's own opinion finds every living other in sync, or not.
-    pub fn sync(&mut self, in_sync: bool) {
-        for node in self.elements() {
-            for peer in self.elements().filter(|p| *p != node) {
-                let member = Member {
-                    node: NodeId(peer as u32),
-                    incarnation: Incarnation(self.hosts[peer].incarnation),
-                };
-                let is_pair_peer = self.hosts[node]
-                    .machine
-                    .as_ref()
-                    .is_some_and(|m| m.pair_peer() == Some(member));
-                let armed = self.hosts[node]
-                    .machine
-                    .as_ref()
-                    .is_some_and(|m| m.pair_peer().is_some());
-                if self.hosts[peer].machine.is_some() && (!armed || is_pair_peer) {
-                    self.input(
-                        node,
-                        element::Input::InSync {
-                            peer: member,
-                            in_sync,
-                        },
-                    );
-                }
-            }
-        }
-    }
-
     pub fn open(&self, node: usize) -> bool {
         self.hosts[node].gate > self.clock(node)
     }
@@ -348,7 +327,6 @@ impl World {
             .is_some_and(|r| r.armed())
     }
 
-    /// Runs until `until`; keeps the standbys in sync as a healthy stream would.
     pub fn run_until(&mut self, until: u64) {
         while let Some(Reverse((at, id))) = self.queue.peek().copied() {
             if at > until {
@@ -394,6 +372,7 @@ impl World {
                     }
                 }
             }
+            Event::Streams => self.run_streams(),
             Event::Wake { node: 0 } => self.manage(manager::Input::Tick),
             Event::Wake { node } => {
                 let due = self.hosts[node]

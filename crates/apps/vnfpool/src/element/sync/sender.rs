@@ -285,6 +285,7 @@ impl Thread {
                     self.parts.pulse.input(self.parts.slot, Input::Drained);
                 }
                 SenderAction::InSync(in_sync) => self.tell_in_sync(in_sync),
+                SenderAction::Proved { as_of } => self.tell_copy(Some(as_of)),
                 SenderAction::Lagging => {
                     tracing::warn!(slot = %self.parts.slot, "the standby does not keep up");
                 }
@@ -310,10 +311,16 @@ impl Thread {
             self.in_sync = in_sync;
             let (slot, peer) = (self.parts.slot, self.parts.to);
             tracing::info!(%slot, peer = peer.node.0, in_sync, "service state of the standby");
-            self.parts
-                .pulse
-                .input(slot, Input::InSync { peer, in_sync });
+            if !in_sync {
+                self.tell_copy(None);
+            }
         }
+    }
+
+    fn tell_copy(&self, as_of: Option<Time>) {
+        let peer = self.parts.to;
+        let input = Input::InSync { peer, as_of };
+        self.parts.pulse.input(self.parts.slot, input);
     }
 }
 
@@ -365,11 +372,11 @@ mod tests {
         inbox.take(&mut commands);
         let told = commands.into_iter().map(|command| match command {
             pulse::Command::Input {
-                input: Input::InSync { peer, in_sync },
+                input: Input::InSync { peer, as_of },
                 ..
-            } => (peer, in_sync),
+            } => (peer, as_of),
             _ => panic!("only this was to be told"),
         });
-        assert_eq!(told.collect::<Vec<_>>(), [(to, true), (to, false)]);
+        assert_eq!(told.collect::<Vec<_>>(), [(to, None)]);
     }
 }
