@@ -10,8 +10,8 @@ pub const HELPER_NAME_BYTES_MAX: usize = 15;
 /// A connection as one kernel knows it and as another can be told.
 ///
 /// What belongs to one machine only (counters, the kernel's identifier, use count, TCP windows)
-/// is left out; TCP windows are learnt by the other kernel from the first packet of each
-/// direction, which needs the window scale in [`TcpInfo`].
+/// is left out; TCP windows are learnt by the other kernel from the packets that it sees, which
+/// needs the window scale in [`TcpInfo`] and some lenience at first ([`TcpInfo::learning`]).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
     /// Tuple of the original direction and zone.
@@ -57,6 +57,50 @@ pub struct TcpInfo {
     pub flags: [u8; 2],
 }
 
+impl TcpInfo {
+    /// This state for a kernel that has not seen the connection's packets.
+    ///
+    /// Such a kernel takes the windows from the first packet of each direction, and would then be
+    /// wrong for good about a connection that lost packets in the failover: the server repeats an
+    /// old segment, the client acknowledges everything that it has received through the gateway
+    /// before, and that acknowledgement of “data not seen yet” is invalid, as is every
+    /// repetition of it. A lenient kernel lets it pass and is in step with the next new segment.
+    /// [`crate::make_strict`] ends the lenience.
+    #[must_use]
+    pub fn learning(self) -> Self {
+        let lent = self.lent_flags();
+        Self {
+            flags: self.flags.map(|flags| flags | lent),
+            ..self
+        }
+    }
+
+    /// This state without the lenience of [`TcpInfo::learning`].
+    #[must_use]
+    pub fn learnt(self) -> Self {
+        let lent = self.lent_flags();
+        Self {
+            flags: self.flags.map(|flags| flags & !lent),
+            ..self
+        }
+    }
+
+    /// Whether the kernel is lenient because it was told so, and not because it picked the
+    /// connection up in the middle: then it would not know the scales.
+    #[must_use]
+    pub fn is_learning(self) -> bool {
+        self != self.learnt()
+    }
+
+    fn lent_flags(self) -> u8 {
+        let knows_scale = |flags: &u8| flags & tcp_flags::WINDOW_SCALE != 0;
+        match self.flags.iter().all(knows_scale) {
+            true => tcp_flags::BE_LIBERAL,
+            false => 0,
+        }
+    }
+}
+
 /// `enum tcp_conntrack` up to `TCP_CONNTRACK_MAX`.
 pub mod tcp_state {
     /// SYN seen.
@@ -84,8 +128,8 @@ pub mod tcp_flags {
     /// This side closed first.
     pub const CLOSE_INIT: u8 = 0x04;
     /// Windows of this side are not checked. The kernel sets it on connections that it picked up
-    /// in the middle, because it does not know their window scale; vnfpool copies it but never
-    /// adds it.
+    /// in the middle, because it does not know their window scale: those keep it. To others it is
+    /// lent for a while ([`super::TcpInfo::learning`]).
     pub const BE_LIBERAL: u8 = 0x08;
     /// The flags that make sense in another kernel. The rest speaks of windows.
     pub const REPLICATED: u8 = WINDOW_SCALE | SACK_PERM | CLOSE_INIT | BE_LIBERAL;

@@ -96,6 +96,7 @@ enum Step {
     Replace,
     ReplaceBoth,
     Update,
+    MakeStrict,
     Delete,
 }
 
@@ -157,6 +158,19 @@ impl Injector {
             key,
             entry: None,
             step: Step::Delete,
+            helper: false,
+        })
+    }
+
+    /// Queues the end of the lenience towards a TCP connection ([`crate::TcpInfo::learning`]).
+    ///
+    /// # Errors
+    /// As [`Injector::flush`].
+    pub(crate) fn make_strict(&mut self, key: Key) -> Result<(), NetlinkError> {
+        self.put(Pending {
+            key,
+            entry: None,
+            step: Step::MakeStrict,
             helper: false,
         })
     }
@@ -280,6 +294,8 @@ impl Injector {
                 self.stats.already_gone += 1;
                 return None;
             }
+            // It ended meanwhile.
+            (Step::MakeStrict, Errno::NOENT) => return None,
             (Step::Create, Errno::EXIST) => operation.step = Step::Replace,
             (Step::Replace, Errno::EXIST) => operation.step = Step::ReplaceBoth,
             (Step::Create | Step::Replace | Step::ReplaceBoth, Errno::OPNOTSUPP) if has_helper => {
@@ -309,7 +325,7 @@ impl Injector {
                 self.stats.created += 1;
                 self.stats.replaced += 1;
             }
-            Step::Update => self.stats.updated += 1,
+            Step::Update | Step::MakeStrict => self.stats.updated += 1,
             Step::Delete => self.stats.deleted += 1,
         }
         let created = matches!(
@@ -332,7 +348,7 @@ impl Injector {
             attempt: match operation.step {
                 Step::Create => "create",
                 Step::Replace | Step::ReplaceBoth => "replace",
-                Step::Update => "update",
+                Step::Update | Step::MakeStrict => "update",
                 Step::Delete => "delete",
             },
             error: io::Error::from_raw_os_error(error),
@@ -347,13 +363,14 @@ enum Part {
     DeleteReplyInTheWay,
     Create,
     Update,
+    MakeStrict,
     Delete,
 }
 
 impl Part {
     /// Whether the operation failed if this message did.
     const fn decides(self) -> bool {
-        matches!(self, Self::Create | Self::Update | Self::Delete)
+        !matches!(self, Self::DeleteInTheWay | Self::DeleteReplyInTheWay)
     }
 }
 
@@ -368,6 +385,7 @@ impl Pending {
                 Part::Create,
             ],
             Step::Update => &[Part::Update],
+            Step::MakeStrict => &[Part::MakeStrict],
             Step::Delete => &[Part::Delete],
         }
     }
@@ -382,6 +400,7 @@ impl Pending {
             (Part::DeleteReplyInTheWay, Some(entry)) => {
                 build::delete_by_reply(out, sequence, &entry.reply, entry.key.zone);
             }
+            (Part::MakeStrict, _) => build::make_strict(out, sequence, &self.key),
             _ => build::delete(out, sequence, &self.key),
         }
     }

@@ -6,6 +6,7 @@ use vnfpool_statesync::{ReceiverAction, Ticket};
 
 use crate::codec::{self, DecodeError};
 use crate::dump::{Dump, DumpProgress, Family};
+use crate::entry::ProtocolState;
 use crate::inject::{Failure, InjectStats, Injector};
 use crate::netlink::socket::NetlinkError;
 use crate::scope::Scope;
@@ -94,7 +95,11 @@ impl Sink {
     /// # Errors
     /// [`SinkError::Decode`] leaves everything as it was.
     pub fn upsert(&mut self, bytes: &[u8], is_new: bool) -> Result<(), SinkError> {
-        let entry = codec::decode_entry(bytes)?;
+        let mut entry = codec::decode_entry(bytes)?;
+        // This kernel sees none of its packets before it takes over.
+        if let ProtocolState::Tcp(tcp) = &mut entry.state {
+            *tcp = tcp.learning();
+        }
         if let Some((_, touched)) = &mut self.generation {
             touched.insert(entry.key);
         }

@@ -7,7 +7,7 @@ use vnfpool_statesync::{Change, SenderInput};
 
 use crate::codec;
 use crate::dump::{Dump, DumpProgress, Family, Fetcher};
-use crate::entry::Entry;
+use crate::entry::{Entry, ProtocolState};
 use crate::event::{Event, EventSource, ReadOutcome};
 use crate::netlink::socket::NetlinkError;
 use crate::scope::Scope;
@@ -166,8 +166,13 @@ impl AsFd for Source {
 }
 
 fn entry_bytes(entry: &Entry) -> Bytes {
+    let mut entry = entry.clone();
+    // Whether this kernel still learns says nothing about the next one.
+    if let ProtocolState::Tcp(tcp) = &mut entry.state {
+        *tcp = tcp.learnt();
+    }
     let mut bytes = Vec::with_capacity(codec::ENTRY_BYTES_MAX);
-    codec::encode_entry(entry, &mut bytes);
+    codec::encode_entry(&entry, &mut bytes);
     Bytes::copy_from_slice(&bytes)
 }
 

@@ -70,6 +70,22 @@ pub(crate) fn update(out: &mut Vec<u8>, sequence: u32, entry: &Entry) {
     );
 }
 
+/// Appends the request that ends the lenience towards the TCP connection of `key`.
+pub(crate) fn make_strict(out: &mut Vec<u8>, sequence: u32, key: &Key) {
+    let family = family_of(&key.original);
+    message(out, CT_NEW, NLM_F_REQUEST, sequence, family, |writer| {
+        put_tuple(writer, CTA_TUPLE_ORIG, &key.original, key.zone);
+        put_zone(writer, key.zone);
+        writer.nest(CTA_PROTOINFO, |writer| {
+            writer.nest(CTA_PROTOINFO_TCP, |writer| {
+                let cleared = [0, tcp_flags::BE_LIBERAL];
+                writer.put(CTA_PROTOINFO_TCP_FLAGS_ORIGINAL, &cleared);
+                writer.put(CTA_PROTOINFO_TCP_FLAGS_REPLY, &cleared);
+            });
+        });
+    });
+}
+
 /// Appends the request that deletes the connection of `key`.
 pub(crate) fn delete(out: &mut Vec<u8>, sequence: u32, key: &Key) {
     let family = family_of(&key.original);

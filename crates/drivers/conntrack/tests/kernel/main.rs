@@ -5,6 +5,8 @@ mod inject;
 #[cfg(test)]
 mod namespace;
 #[cfg(test)]
+mod reset;
+#[cfg(test)]
 mod stream;
 #[cfg(test)]
 mod takeover;

@@ -5,8 +5,8 @@ use std::sync::mpsc::{Receiver as Incoming, Sender as Outgoing, channel};
 use std::time::{Duration, Instant};
 
 use vnfpool_conntrack::{
-    Entry, Family, Injector, ReadOutcome, Scope, Sink, Source, Status, dump_all, enable_events,
-    protocol,
+    Entry, Family, Injector, ProtocolState, ReadOutcome, Scope, Sink, Source, Status, dump_all,
+    enable_events, protocol,
 };
 use vnfpool_model::Time;
 use vnfpool_statesync::wire::Decoder;
@@ -59,7 +59,7 @@ impl Active {
                     self.source.start_snapshot(generation).unwrap();
                 }
                 SenderAction::AbortSnapshot => self.source.abort_snapshot(),
-                SenderAction::InSync(_) | SenderAction::Lagging => {}
+                SenderAction::InSync(_) | SenderAction::Proved { .. } | SenderAction::Lagging => {}
                 other => panic!("unexpected {other:?}"),
             }
         }
@@ -174,6 +174,9 @@ fn table(namespace: &Namespace) -> Vec<Entry> {
         // Of the status, what is replicated or follows from it; ages differ.
         entry.status.0 &= Status::ASSURED | Status::SEEN_REPLY | Status::SRC_NAT | Status::DST_NAT;
         entry.timeout_s = 0;
+        if let ProtocolState::Tcp(tcp) = &mut entry.state {
+            *tcp = tcp.learnt();
+        }
     }
     table
 }

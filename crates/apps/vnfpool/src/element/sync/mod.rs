@@ -12,6 +12,7 @@
 
 mod receiver;
 mod sender;
+mod settle;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -27,6 +28,7 @@ use vnfpool_transport::quic::{Connection, FrameReader, FrameWriter, StreamKind};
 use vnfpool_wire::datagram::{Member, NodeId};
 
 use super::pulse::{Pulse, SlotView};
+use settle::Settling;
 
 /// A stream that ended is opened again after this time.
 const REOPEN_AFTER: Duration = Duration::from_millis(50);
@@ -45,6 +47,7 @@ pub(crate) struct SyncHub {
 #[derive(Debug, Default)]
 struct State {
     slots: BTreeMap<SlotId, SlotState>,
+    settling: Settling,
 }
 
 #[derive(Debug, Default)]
@@ -57,6 +60,7 @@ struct SlotState {
     former_ended: Option<Arc<AtomicBool>>,
     receiving: Option<Receiving>,
     ended_at: Option<Instant>,
+    was_active: bool,
 }
 
 #[derive(Debug)]
@@ -124,9 +128,15 @@ impl SyncHub {
         connections: &BTreeMap<NodeId, (Member, Connection)>,
     ) {
         let mut state = self.state();
-        for (id, slot) in &mut state.slots {
+        let State { slots, settling } = &mut *state;
+        for (id, slot) in slots.iter_mut() {
             let view = views.get(id).copied().unwrap_or_default();
             slot.tell_epoch(&view);
+            let is_active = view.role == Role::Active;
+            if is_active && !slot.was_active {
+                settling.begin();
+            }
+            slot.was_active = is_active;
             let ended = slot.sending.as_ref().is_some_and(|s| s.handle.has_ended());
             if ended {
                 slot.sending = None;
@@ -170,6 +180,8 @@ impl SyncHub {
                 }
             }
         }
+        let is_standby = slots.values().any(|slot| slot.receiving.is_some());
+        settling.run(&self.scope, is_standby);
     }
 
     fn open(
