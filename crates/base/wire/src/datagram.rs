@@ -9,13 +9,16 @@ mod codec;
 #[cfg(test)]
 mod tests;
 
+use serde::{Deserialize, Serialize};
 use vnfpool_model::{Epoch, Incarnation, Time};
 
 /// The largest body in bytes.
 pub const BODY_BYTES_MAX: usize = 96;
 
 /// A node that speaks about slots: the manager or an element, numbered by the manager.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 pub struct NodeId(pub u32);
 
 impl NodeId {
@@ -24,7 +27,9 @@ impl NodeId {
 }
 
 /// An element in one of its lives.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 pub struct Member {
     /// The element's number, never [`NodeId::MANAGER`].
     pub node: NodeId,
@@ -33,7 +38,7 @@ pub struct Member {
 }
 
 /// What the manager's store holds for a slot: a term and the pair that it names for ever.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
     /// The term, from 1.
     pub term: u64,
@@ -71,7 +76,9 @@ impl Record {
 
 /// The manager's token: its boot number and its clock when it answered. Ordered; the age of a
 /// vote is judged by it, on the manager's clock alone.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 pub struct Token {
     /// The manager's boot number, counted in its store.
     pub boot: u64,

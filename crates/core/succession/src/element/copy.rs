@@ -6,17 +6,20 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::{Member, Time};
 
 /// An armed successor whose copy was last proved complete longer ago is disarmed; so it bounds how
-/// much a failover may lose after the state stream broke. A healthy stream proves it every 50 ms.
+/// much a failover may lose after the state stream broke. A healthy stream proves it every 50 ms. (Of a
+/// pool with longer leases nobody expects to notice anything sooner than that.)
 pub(super) const COPY_AGE_MAX: Duration = Duration::from_millis(500);
 
 /// A copy is complete *now* when it was proved that recently.
 const COMPLETE_MAX: Duration = Duration::from_millis(250);
 
 /// The copy at the standby that is fed.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub(super) struct StandbyCopy {
     of: Option<Member>,
     as_of: Time,
@@ -43,6 +46,11 @@ impl StandbyCopy {
             None if known => self.live = false,
             None => {}
         }
+    }
+
+    /// The stream has ended, whoever it was for.
+    pub(super) fn interrupt(&mut self) {
+        self.live = false;
     }
 
     /// Whose copy is complete now, by a proof not older than `since`.

@@ -353,7 +353,8 @@ impl Element {
         }
         // I5. At the begin of an epoch the copy was complete: either it was proved before the pair
         // was armed, or the successor has just handed over and is where it all came from.
-        if self.copy.age(now, successor, self.epoch_at) >= COPY_AGE_MAX {
+        let age = self.copy.age(now, successor, self.epoch_at);
+        if age >= COPY_AGE_MAX.max(self.lease()) {
             return true;
         }
         let able = self.peer(successor.node).is_some_and(|p| p.able);

@@ -13,6 +13,7 @@ mod serve;
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use vnfpool_model::{Epoch, OnQuorumLoss, PairRole, Role, Time, Timing};
 use vnfpool_wire::datagram::{
     Ack, Gossip, Handover, Heartbeat, Info, Member, Message, NodeId, Record, Request, Split, Token,
@@ -32,7 +33,7 @@ const GRACE_INTERVALS: u32 = 2;
 pub const DRAIN_MAX: Duration = Duration::from_millis(20);
 
 /// What the machine has to know and never changes.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Settings {
     /// This element in this life.
     pub me: Member,
@@ -49,7 +50,7 @@ pub type Effects = Vec<Effect>;
 pub const PEERS_MAX: usize = 64;
 
 /// What is known of another element of the pool.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 struct Peer {
     node: NodeId,
     incarnation: u64,
@@ -63,7 +64,7 @@ struct Peer {
 }
 
 /// A handover on its way.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 enum HandoverState {
     /// The gate is closed, the state stream drains until then at the latest.
     Draining(Time),
@@ -72,7 +73,10 @@ enum HandoverState {
 }
 
 /// The machine of one element for one slot. See the module documentation.
-#[derive(Clone, Debug)]
+///
+/// It can be written down at any time and go on in another process of the same life
+/// ([`Element::resume`]): what it was when its last effects were carried out is all that counts.
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Element {
     settings: Settings,
     record: Option<Record>,
@@ -144,6 +148,31 @@ impl Element {
             quorum: Quorum::new(now),
             now,
         }
+    }
+
+    /// Goes on in another process of the same life: for the machine, its agent was frozen for a
+    /// moment. It was written down after an input and before that input's effects, so some of them
+    /// may be missing; all of them are repeated or time out.
+    ///
+    /// What came meanwhile is lost, unlike after a freeze: silence is measured from now on only
+    /// (S2), and for a moment nothing is concluded from what is missing.
+    pub fn resume(&mut self, now: Time) {
+        self.now = now;
+        self.woke_at = now;
+        self.quorum.restart(now);
+        self.copy.interrupt();
+    }
+
+    /// What the machine was made with.
+    #[must_use]
+    pub const fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// The time of the newest input.
+    #[must_use]
+    pub const fn newest_input_at(&self) -> Time {
+        self.now
     }
 
     /// Takes one input. Total: nothing that a peer sends can make it fail.

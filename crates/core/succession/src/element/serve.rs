@@ -7,6 +7,7 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use vnfpool_model::OnQuorumLoss;
 
 use super::{Effect, Effects, Element, Gossip, NodeId, Notice, Time};
@@ -15,7 +16,7 @@ use super::{Effect, Effects, Element, Gossip, NodeId, Notice, Time};
 pub const LANS_MAX: usize = 32;
 
 /// What is known about being the last of three.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Quorum {
     /// Serving unconfirmed now.
     pub(super) serving: bool,

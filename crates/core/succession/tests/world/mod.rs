@@ -1,6 +1,7 @@
 //! A small world for the machines: elements, a manager with a disk, clocks that drift, and a
 //! network that loses, delays, doubles and cuts. One seed, one history.
 
+mod replaced;
 mod streams;
 
 use std::cmp::Reverse;
@@ -57,6 +58,11 @@ enum Event {
         node: usize,
     },
     Streams,
+    /// Another process goes on with what the killed one has kept.
+    Replaced {
+        node: usize,
+        kept: Vec<u8>,
+    },
 }
 
 /// One element with its kernel: the gate lives on when the agent is dead or frozen.
@@ -373,6 +379,7 @@ impl World {
                 }
             }
             Event::Streams => self.run_streams(),
+            Event::Replaced { node, kept } => self.replaced(node, &kept),
             Event::Wake { node: 0 } => self.manage(manager::Input::Tick),
             Event::Wake { node } => {
                 let due = self.hosts[node]
@@ -495,6 +502,22 @@ impl World {
         self.schedule(self.now + delay, event);
     }
 
+    /// I1, at every change of a gate.
+    fn set_gate(&mut self, node: usize, until: Time) {
+        self.hosts[node].gate = until;
+        let owners = self.owners();
+        let story = || {
+            let lines = self.trace.iter().map(|line| format!("{line}\n"));
+            lines.collect::<String>()
+        };
+        assert!(
+            owners.len() <= 1,
+            "I1: {owners:?} at {} ms\n{}",
+            self.now / MS,
+            story()
+        );
+    }
+
     fn carry_out(&mut self, node: usize, effects: element::Effects) {
         for effect in effects {
             match effect {
@@ -504,22 +527,7 @@ impl World {
                     }
                     self.send(node, to.0 as usize, message);
                 }
-                element::Effect::Gate { until, epoch } => {
-                    self.hosts[node].gate = until;
-                    let owners = self.owners();
-                    let story = || {
-                        self.trace
-                            .iter()
-                            .map(|l| format!("{l}\n"))
-                            .collect::<String>()
-                    };
-                    assert!(
-                        owners.len() <= 1,
-                        "I1: {owners:?} at {} ms, epoch {epoch}\n{}",
-                        self.now / MS,
-                        story()
-                    );
-                }
+                element::Effect::Gate { until, .. } => self.set_gate(node, until),
                 element::Effect::Announce { epoch } => {
                     assert!(self.open(node), "announced behind a closed gate");
                     self.note(format!("element {node} announces {epoch}"));
