@@ -78,6 +78,16 @@ pub(crate) trait System {
     /// Every process of the system on a gateway.
     fn processes(&mut self, gateway: Gateway) -> Vec<ProcessMark>;
 
+    /// The processes on a gateway that can be killed alone: whoever watches over them lives on.
+    fn agent_processes(&mut self, gateway: Gateway) -> Vec<ProcessMark> {
+        self.processes(gateway)
+    }
+
+    /// Replaces the program that runs on a gateway, as after an upgrade.
+    fn replace_agent(&mut self, scene: &Scene, gateway: Gateway) -> Result<()> {
+        self.start_again(scene, gateway)
+    }
+
     /// Every process of the manager, where there is one.
     fn manager_processes(&mut self) -> Vec<ProcessMark> {
         Vec::new()

@@ -93,6 +93,8 @@ scenarios! {
     partition "partition",
     heal "heal",
     stop "stop",
+    agent_kill "agent-kill",
+    agent_upgrade "agent-upgrade",
     switchover "switchover",
     switchback "switchback",
     manager_kill "manager-kill",

@@ -31,9 +31,22 @@ unsafe impl Send for Deadlines {}
 // SAFETY: as above; shared access goes through atomics only.
 unsafe impl Sync for Deadlines {}
 
+/// What becomes of gates that an earlier process left open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Before {
+    /// They are closed: it was another life.
+    Close,
+    /// They stay as they are: it was this life.
+    Keep,
+}
+
 impl Deadlines {
-    /// Maps the array and closes every gate in it.
-    pub(crate) fn map(array: BorrowedFd<'_>, pins: PinDir) -> io::Result<Arc<Self>> {
+    /// Maps the array.
+    pub(crate) fn map(
+        array: BorrowedFd<'_>,
+        pins: PinDir,
+        before: Before,
+    ) -> io::Result<Arc<Self>> {
         let mapped_bytes = BYTES.next_multiple_of(rustix::param::page_size());
         // SAFETY: a new mapping at an address of the kernel's choice touches no memory of ours.
         let memory = unsafe {
@@ -54,7 +67,9 @@ impl Deadlines {
             taken: [const { AtomicBool::new(false) }; GATES_MAX],
             pins,
         };
-        deadlines.close_all();
+        if before == Before::Close {
+            deadlines.close_all();
+        }
         Ok(Arc::new(deadlines))
     }
 

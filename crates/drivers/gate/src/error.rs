@@ -15,6 +15,9 @@ use crate::support::Missing;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum GateError {
+    /// There is no gate of an earlier process to go on with.
+    #[error("there is no gate of an earlier process to go on with")]
+    NothingLeft,
     /// This machine or process cannot run the gate.
     #[error("the gate cannot work here: {0}")]
     Missing(#[from] Missing),

@@ -15,7 +15,7 @@ use vnfpool_model::{MacAddr, Time};
 
 use crate::attach::{self, AttachMode, LINK_PREFIX};
 use crate::bpffs::PinDir;
-use crate::deadlines::{Deadlines, LeaseCell};
+use crate::deadlines::{Before, Deadlines, LeaseCell};
 use crate::error::GateError;
 use crate::keys::{Key, KeyMaps, keys_of};
 use crate::support::support;
@@ -91,20 +91,33 @@ impl Gate {
     pub fn load_with(pin_dir: &Path, mode: AttachMode) -> Result<Self, GateError> {
         support()?;
         let pins = PinDir::prepare(pin_dir)?;
-        let failed = |source| GateError::Load(Box::new(source));
-        let mut ebpf = EbpfLoader::new()
-            .btf(None)
-            .default_map_pin_directory(pins.pin(""))
-            .load(PROGRAM)
-            .map_err(failed)?;
-
+        let mut ebpf = load_program(&pins)?;
         let Some(Map::Array(array)) = ebpf.take_map("deadlines") else {
             return Err(GateError::Layout { name: "deadlines" });
         };
-        let deadlines = Deadlines::map(array.fd().as_fd(), pins).map_err(GateError::Mmap)?;
+        let deadlines = Deadlines::map(array.fd().as_fd(), pins, Before::Close);
+        Self::complete(ebpf, mode, deadlines.map_err(GateError::Mmap)?)
+    }
+
+    /// Loads the program of a gate whose leases were taken up from an earlier process.
+    ///
+    /// # Errors
+    /// As [`Gate::load`].
+    pub fn resume(leases: Leases) -> Result<Self, GateError> {
+        let mut ebpf = load_program(&leases.deadlines.pins)?;
+        // The same map, which is mapped already; the program is bound to this descriptor of it.
+        let _array = ebpf.take_map("deadlines");
+        Self::complete(ebpf, AttachMode::best(), leases.deadlines)
+    }
+
+    fn complete(
+        mut ebpf: Ebpf,
+        mode: AttachMode,
+        deadlines: Arc<Deadlines>,
+    ) -> Result<Self, GateError> {
         for name in [INGRESS, EGRESS] {
             let loaded = program(&mut ebpf, name)?.load();
-            loaded.map_err(|source| failed(source.into()))?;
+            loaded.map_err(|source| GateError::Load(Box::new(source.into())))?;
         }
         Ok(Self {
             keys: KeyMaps {
@@ -342,6 +355,47 @@ impl fmt::Debug for Gate {
 /// [`crate::PinDirError::Busy`] if the process still runs, else what the kernel refused.
 pub fn purge(pin_dir: &Path) -> Result<(), GateError> {
     unpin_all(&PinDir::prepare(pin_dir)?)
+}
+
+/// The leases of a gate that an earlier process of the same life left: what has to be renewed
+/// before there is time for anything else.
+#[derive(Debug)]
+pub struct Leases {
+    deadlines: Arc<Deadlines>,
+}
+
+impl Leases {
+    /// Opens what is left in `pin_dir`, as it is: open gates stay open until their leases end.
+    ///
+    /// # Errors
+    /// [`GateError::NothingLeft`] if there is no gate; [`crate::PinDirError::Busy`] if another
+    /// process has it.
+    pub fn take_up(pin_dir: &Path) -> Result<Self, GateError> {
+        let pins = PinDir::prepare(pin_dir)?;
+        let array = MapData::from_pin(pins.pin("deadlines"));
+        let array = array.map_err(|_| GateError::NothingLeft)?;
+        let deadlines = Deadlines::map(array.fd().as_fd(), pins, Before::Keep);
+        Ok(Self {
+            deadlines: deadlines.map_err(GateError::Mmap)?,
+        })
+    }
+
+    /// As [`Gate::lease_cell`].
+    ///
+    /// # Errors
+    /// [`GateError::WriterTaken`] while an earlier one lives.
+    pub fn lease_cell(&self, index: u8) -> Result<LeaseCell, GateError> {
+        let cell = self.deadlines.take(index);
+        cell.ok_or(GateError::WriterTaken { index })
+    }
+}
+
+fn load_program(pins: &PinDir) -> Result<Ebpf, GateError> {
+    EbpfLoader::new()
+        .btf(None)
+        .default_map_pin_directory(pins.pin(""))
+        .load(PROGRAM)
+        .map_err(|source| GateError::Load(Box::new(source)))
 }
 
 fn unpin_all(pins: &PinDir) -> Result<(), GateError> {

@@ -32,7 +32,7 @@ pub use bpffs::{PinDirError, default_pin_dir};
 pub use deadlines::LeaseCell;
 pub use error::GateError;
 pub use fence::Fence;
-pub use gate::{Gate, GateCounters, GatedAddress, purge};
+pub use gate::{Gate, GateCounters, GatedAddress, Leases, purge};
 pub use instance::instance_name;
 pub use support::{Missing, support};
 

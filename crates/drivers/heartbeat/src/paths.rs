@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -109,6 +109,23 @@ impl Paths {
         let paths = specs.iter().map(bind).collect::<Result<_, _>>()?;
         Ok(Self {
             paths,
+            peers: Vec::new(),
+            next: 0,
+            round_max: ROUND_MAX,
+        })
+    }
+
+    /// Takes the sockets of an earlier process of the same life, in the order of `specs`, which have
+    /// to be those that they were bound for. What waits in them is received.
+    #[must_use]
+    pub fn adopt(specs: &[PathSpec], sockets: Vec<OwnedFd>) -> Option<Self> {
+        if specs.len() != sockets.len() {
+            return None;
+        }
+        let pairs = specs.iter().zip(sockets);
+        let paths = pairs.map(|(spec, socket)| path(spec, socket.into()));
+        Some(Self {
+            paths: paths.collect(),
             peers: Vec::new(),
             next: 0,
             round_max: ROUND_MAX,
@@ -242,12 +259,16 @@ fn bind(spec: &PathSpec) -> Result<Path, BindError> {
         interface: spec.interface.clone(),
         source,
     })?;
-    Ok(Path {
+    Ok(path(spec, socket))
+}
+
+fn path(spec: &PathSpec, socket: UdpSocket) -> Path {
+    Path {
         name: spec.name.clone(),
         socket,
         counters: PathCounters::default(),
         left: ROUND_MAX,
-    })
+    }
 }
 
 #[cfg(test)]

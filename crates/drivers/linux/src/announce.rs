@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::IpAddr;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use vnfpool_model::VirtualAddress;
 
@@ -43,6 +44,12 @@ pub enum AnnounceError {
 #[derive(Debug)]
 pub struct Announcer {
     socket: PacketSocket,
+}
+
+impl AsFd for Announcer {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
 }
 
 impl Announcer {

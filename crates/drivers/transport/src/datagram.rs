@@ -161,6 +161,12 @@ impl SealKey {
         self.sequence
     }
 
+    /// Goes on after `sequence` as if everything up to it had been used: another process of the
+    /// same life may have used any of it.
+    pub fn skip_to(&mut self, sequence: u64) {
+        self.sequence = self.sequence.max(sequence);
+    }
+
     /// Writes a sealed datagram into `out` and returns its length,
     /// [`OVERHEAD_BYTES`] more than the body's. Does not allocate.
     ///
@@ -242,6 +248,23 @@ impl OpenKey {
     #[must_use]
     pub fn key_id(&self) -> u32 {
         self.key.id
+    }
+
+    /// The newest sequence that was accepted; 0 before the first.
+    #[must_use]
+    pub fn newest(&self) -> u64 {
+        self.window.newest
+    }
+
+    /// Accepts nothing up to `sequence` any more: another process of the same life may have
+    /// accepted any of it.
+    pub fn skip_to(&mut self, sequence: u64) {
+        if sequence > self.window.newest {
+            self.window = ReplayWindow {
+                newest: sequence,
+                seen: [u64::MAX; WINDOW_WORDS],
+            };
+        }
     }
 
     /// Checks and decrypts a datagram in place. Does not allocate. Whatever is wrong with it, the

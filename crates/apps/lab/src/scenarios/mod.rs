@@ -68,7 +68,7 @@ pub(crate) trait Scenario: Sync {
     fn heal(&self, stage: &mut Stage<'_>, active: Gateway) -> Result<()>;
 }
 
-const ALL: [&dyn Scenario; 13] = [
+const ALL: [&dyn Scenario; 15] = [
     &processes::Kill,
     &processes::Freeze,
     &network::Silent,
@@ -76,6 +76,8 @@ const ALL: [&dyn Scenario; 13] = [
     &network::Partition,
     &network::Heal,
     &processes::Stop,
+    &processes::AgentKill,
+    &processes::AgentUpgrade,
     &planned::Switchover,
     &planned::Switchback,
     &manager::ManagerKill,

@@ -73,6 +73,55 @@ impl Scenario for Stop {
     }
 }
 
+/// SIGKILL to the agent alone: whoever watches over it may start it again.
+pub(super) struct AgentKill;
+
+impl Scenario for AgentKill {
+    fn name(&self) -> &'static str {
+        "agent-kill"
+    }
+
+    fn about(&self) -> &'static str {
+        "kill -9 of the agent of the active alone"
+    }
+
+    fn inject(&self, stage: &mut Stage<'_>, active: Gateway) -> Result<Injection> {
+        let processes = stage.system.agent_processes(active);
+        let at = clock::now();
+        for process in processes {
+            process.signal(Signal::KILL);
+        }
+        Ok(Injection::at(at))
+    }
+
+    fn heal(&self, _stage: &mut Stage<'_>, _active: Gateway) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// The program of the active is replaced while it runs.
+pub(super) struct AgentUpgrade;
+
+impl Scenario for AgentUpgrade {
+    fn name(&self) -> &'static str {
+        "agent-upgrade"
+    }
+
+    fn about(&self) -> &'static str {
+        "the program of the active is replaced, as by an upgrade"
+    }
+
+    fn inject(&self, stage: &mut Stage<'_>, active: Gateway) -> Result<Injection> {
+        let at = clock::now();
+        stage.system.replace_agent(stage.scene, active)?;
+        Ok(Injection::at(at))
+    }
+
+    fn heal(&self, _stage: &mut Stage<'_>, _active: Gateway) -> Result<()> {
+        Ok(())
+    }
+}
+
 fn signal_all(stage: &mut Stage<'_>, gateway: Gateway, signal: Signal) -> Injection {
     // Looking for them takes longer than signalling them: that comes first.
     let processes = stage.system.processes(gateway);

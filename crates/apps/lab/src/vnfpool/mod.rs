@@ -216,7 +216,7 @@ impl Vnfpool {
     fn start_element(&mut self, lab: &Lab, gateway: Gateway) -> Result<()> {
         let mut command = Command::new(&self.program);
         command
-            .args(["element", "run", "--config"])
+            .args(["element", "supervise", "--config"])
             .arg(element_directory(lab, gateway).join("element.toml"));
         let daemon = Daemon::start(lab, gateway.name(), "element", command)?;
         self.elements[gateway.index()] = Some(daemon);
@@ -299,6 +299,18 @@ impl System for Vnfpool {
             .as_mut()
             .map(Daemon::processes)
             .unwrap_or_default()
+    }
+
+    fn agent_processes(&mut self, gateway: Gateway) -> Vec<ProcessMark> {
+        // The supervisor comes first.
+        self.processes(gateway).split_off(1)
+    }
+
+    fn replace_agent(&mut self, _scene: &Scene, gateway: Gateway) -> Result<()> {
+        if let Some(daemon) = &self.elements[gateway.index()] {
+            daemon.signal(Signal::HUP);
+        }
+        Ok(())
     }
 
     fn manager_processes(&mut self) -> Vec<ProcessMark> {

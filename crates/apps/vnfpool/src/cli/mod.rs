@@ -48,6 +48,7 @@ fn dispatch(cli: &Cli) -> anyhow::Result<ExitCode> {
         Command::Manager(ManagerCommand::Run(args)) => manager::run(args).map(done),
         Command::Element(ElementCommand::Join(args)) => element::join(args).map(done),
         Command::Element(ElementCommand::Run(args)) => element::run(args).map(done),
+        Command::Element(ElementCommand::Supervise(args)) => element::supervise(args),
         Command::Pool(command) => pool::run(command, admin, output).map(done),
         Command::Token(command) => token::run(command, admin, output).map(done),
         Command::Status(args) => status::run(args, admin, output).map(done),

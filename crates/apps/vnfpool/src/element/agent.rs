@@ -19,8 +19,10 @@ use vnfpool_wire::control::{
 };
 use vnfpool_wire::datagram::NodeId;
 
+pub(super) use self::configure::paths_to;
 use self::faults::Faults;
 use super::hooks::{Call, HookKind, HookRunner, RolesTold};
+use super::inheritance::SetupKeeper;
 use super::mesh::Mesh;
 use super::plane::DataPlane;
 use super::pulse::{Notice, Pulse, View};
@@ -61,6 +63,8 @@ pub(crate) struct Agent {
     pub(super) changed: Notify,
     pub(super) plane: Arc<Mutex<Option<DataPlane>>>,
     pub(super) realtime: Arc<Mutex<String>>,
+    /// For the next process of this life.
+    setup: Mutex<SetupKeeper>,
     /// What the manager configured last; locked while it is carried out.
     configuration: tokio::sync::Mutex<Option<Configuration>>,
     faults: Faults,
@@ -78,6 +82,8 @@ struct State {
     revision: u64,
     /// Whether there has been one on this connection.
     configured: bool,
+    /// Where the manager's datagrams go, as it says.
+    manager: String,
     /// Commands of the manager that wait for their slot to be handed over.
     switchovers: Vec<Asked>,
 }
@@ -93,6 +99,7 @@ pub(super) struct Parts {
     pub(super) rejections: Arc<RejectionCounters>,
     pub(super) plane: Arc<Mutex<Option<DataPlane>>>,
     pub(super) realtime: Arc<Mutex<String>>,
+    pub(super) setup: SetupKeeper,
 }
 
 impl Agent {
@@ -110,6 +117,7 @@ impl Agent {
             changed: Notify::new(),
             plane: parts.plane,
             realtime: parts.realtime,
+            setup: Mutex::new(parts.setup),
             configuration: tokio::sync::Mutex::default(),
             faults: Faults::default(),
             state: Mutex::new(State::default()),
@@ -120,8 +128,11 @@ impl Agent {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn set_node(&self, node: NodeId) {
-        self.state().node = Some(node);
+    /// Takes the manager's welcome: our number, and where its datagrams go.
+    pub(super) fn set_node(&self, node: NodeId, manager: &str) {
+        let mut state = self.state();
+        state.node = Some(node);
+        manager.clone_into(&mut state.manager);
     }
 
     pub(super) fn set_outbox(&self, outbox: Option<mpsc::Sender<Frame>>) {

@@ -161,7 +161,7 @@ fn welcomed(agent: &Arc<Agent>, welcome: &Welcome) -> anyhow::Result<()> {
             remote: datagram,
         }],
     });
-    agent.set_node(NodeId(welcome.node));
+    agent.set_node(NodeId(welcome.node), &welcome.datagram);
     tracing::info!(
         node = welcome.node,
         manager_version = welcome.program_version,

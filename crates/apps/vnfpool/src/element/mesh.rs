@@ -12,8 +12,8 @@ use tokio::task::JoinHandle;
 use vnfpool_model::{ElementId, Incarnation, PoolHandle};
 use vnfpool_transport::pki::Credentials;
 use vnfpool_transport::quic::{
-    Acceptance, Arrival, Connection, Endpoint, EndpointOptions, FrameReader, FrameWriter, Listener,
-    StreamKind,
+    Acceptance, Arrival, Connection, Continuity, Endpoint, EndpointOptions, FrameReader,
+    FrameWriter, Listener, StreamKind,
 };
 use vnfpool_transport::{Identity, PeerPolicy, RejectionCounters};
 use vnfpool_wire::control::frame::Kind;
@@ -26,6 +26,10 @@ use crate::pulse::KEY_LABEL;
 
 /// Between two rounds of calls to a peer that does not answer.
 const CALL_AGAIN: Duration = Duration::from_millis(200);
+
+/// After a connection that served its time: the peer may be there again already, in another process
+/// of the same life, and for as long as nobody calls it the copy of service state grows older.
+const CALL_BACK: Duration = Duration::from_millis(20);
 
 /// A caller has to say who it is within this time.
 const HELLO_TIME_MAX: Duration = Duration::from_secs(2);
@@ -82,13 +86,16 @@ impl Mesh {
         pulse: Pulse,
         sync: Arc<SyncHub>,
         rejections: Arc<RejectionCounters>,
+        continuity: Continuity,
     ) -> anyhow::Result<Arc<Self>> {
-        // A dead peer has to be noticed before a copy of its connection is missed.
+        // A dead peer has to be noticed before a copy of its connection is missed, and one that is
+        // another process by now says so when it hears something.
         let options = EndpointOptions {
-            keep_alive_interval: Duration::from_millis(300),
+            keep_alive_interval: Duration::from_millis(100),
             idle_timeout: Duration::from_secs(2),
             handshake_timeout: Duration::from_secs(2),
             connections_max: 64,
+            continuity: Some(continuity),
             ..EndpointOptions::default()
         };
         let endpoint = Endpoint::bind(listen, credentials, options, rejections)?;
@@ -175,15 +182,19 @@ impl Mesh {
             }) else {
                 return;
             };
+            let mut pause = CALL_AGAIN;
             for remote in &address.addresses {
                 match self.call_at(me, &address, *remote).await {
-                    Ok(()) => break,
+                    Ok(()) => {
+                        pause = CALL_BACK;
+                        break;
+                    }
                     Err(error) => {
                         tracing::debug!(peer = %address.element, %remote, "no connection: {error:#}");
                     }
                 }
             }
-            tokio::time::sleep(CALL_AGAIN).await;
+            tokio::time::sleep(pause).await;
         }
     }
 

@@ -18,11 +18,14 @@ mod figures;
 mod health;
 mod hooks;
 mod incarnation;
+mod inheritance;
 mod lock;
 mod mesh;
 mod metrics;
 mod plane;
 mod pulse;
+mod resume;
+mod supervise;
 mod sync;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -39,16 +42,21 @@ use vnfpool_linux::{addresses, links, preflight, realtime};
 use vnfpool_succession::element::Input;
 use vnfpool_transport::enrolment;
 use vnfpool_transport::pki::Credentials;
+use vnfpool_transport::quic::Continuity;
 use vnfpool_transport::token::Token;
 use vnfpool_transport::{Identity, RejectionCounters};
 
 use self::agent::{Agent, Parts};
+use self::inheritance::{Estate, Inherited, SetupKeeper};
 use self::mesh::Mesh;
 use self::plane::DataPlane;
 use self::pulse::{Command, Notice, Pulse};
+use self::resume::{furnish, open_keys, open_paths, resume, take_up};
 use self::sync::SyncHub;
 use crate::cli::args::{ElementJoin, ElementRun};
 use crate::daemon;
+
+pub(crate) use self::supervise::supervise;
 
 /// LANs of virtual addresses are paths too; this keeps their names apart from others.
 const LAN_PATH_PREFIX: &str = "lan:";
@@ -82,21 +90,39 @@ pub(crate) fn join(args: &ElementJoin) -> anyhow::Result<()> {
 
 /// Runs the element's agent until it is told to stop.
 pub(crate) fn run(args: &ElementRun) -> anyhow::Result<()> {
+    // Before anything is opened under its number.
+    let estate = Estate::inherit()?;
     daemon::start_log();
+    if estate.is_some() {
+        // Without its supervisor it would not be started again: it stops in order.
+        let signal = Some(rustix::process::Signal::TERM);
+        rustix::process::set_parent_process_death_signal(signal).context("watch the supervisor")?;
+    }
     let path = &args.config;
     let text = std::fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
     let config = ElementFile::parse(&text, &path.display().to_string())?;
-    daemon::block_on(serve(config))
+    daemon::block_on(serve(config, estate))
 }
 
-async fn serve(config: ElementConfig) -> anyhow::Result<()> {
-    check_machine(&config)?;
-    let credentials = load_credentials(&config)?;
+async fn serve(config: ElementConfig, estate: Option<Estate>) -> anyhow::Result<()> {
     // Held to the end: what a second agent would close at its start is what this one serves with.
     let _lock = lock::take(&config.dir)?;
-    // The gate closes before this agent says its first word (R1), and its number is on disk.
-    let plane = Arc::new(Mutex::new(Some(DataPlane::open(&config)?)));
-    let outcome = serve_behind(Arc::clone(&plane), config, credentials).await;
+    let (plane, inherited) = match resume(&config, estate.as_ref()) {
+        Some((plane, inherited)) => (plane, Some(inherited)),
+        None => {
+            check_machine(&config)?;
+            // The gate closes before this agent says its first word (R1), and its number is on disk.
+            (DataPlane::open(&config, estate.clone())?, None)
+        }
+    };
+    let plane = Arc::new(Mutex::new(Some(plane)));
+    let start = Start {
+        plane: Arc::clone(&plane),
+        config,
+        estate,
+        inherited,
+    };
+    let outcome = serve_behind(start).await;
     let plane = plane.lock().unwrap_or_else(PoisonError::into_inner).take();
     let removed = plane.map_or(Ok(()), DataPlane::remove);
     // Why it ended comes before what that left behind.
@@ -104,17 +130,38 @@ async fn serve(config: ElementConfig) -> anyhow::Result<()> {
     removed.context("take the virtual addresses and the gate away")
 }
 
-/// Serves with a data plane that the caller takes away, also when this fails half-way.
-async fn serve_behind(
+/// What an agent begins with.
+struct Start {
+    /// The caller takes it away, also when serving fails half-way.
     plane: Arc<Mutex<Option<DataPlane>>>,
     config: ElementConfig,
-    credentials: Credentials,
-) -> anyhow::Result<()> {
-    let incarnation = incarnation::next(&config.dir)?;
+    estate: Option<Estate>,
+    inherited: Option<Inherited>,
+}
+
+async fn serve_behind(start: Start) -> anyhow::Result<()> {
+    let Start {
+        plane,
+        config,
+        estate,
+        mut inherited,
+    } = start;
+    let keys = open_keys(estate.as_ref(), inherited.as_mut());
     let realtime = Arc::new(Mutex::new(String::new()));
     let (notices, noticed) = mpsc::channel(NOTICES_MAX);
     let prepare = prepare_thread(config.realtime, Arc::clone(&realtime));
-    let (pulse, thread) = Pulse::start(&path_specs(&config), notices, prepare)?;
+    let paths = open_paths(&path_specs(&config), estate.as_ref(), inherited.is_some())?;
+    let (pulse, thread) = Pulse::start(paths, keys, notices, prepare)?;
+    // First the leases, then everything else.
+    if let Some(inherited) = &mut inherited {
+        take_up(&plane, &pulse, inherited)?;
+    }
+    let credentials = load_credentials(&config)?;
+    let (incarnation, continuity) = match &inherited {
+        Some(inherited) => (inherited.setup.incarnation, inherited.setup.continuity()),
+        None => (incarnation::next(&config.dir)?, Continuity::random()?),
+    };
+    let setup = SetupKeeper::new(estate.as_ref(), &config, incarnation, continuity);
     if let Err(error) = vnfpool_conntrack::enable_events() {
         tracing::warn!("service state may be incomplete: {error}");
     }
@@ -127,6 +174,7 @@ async fn serve_behind(
         pulse.clone(),
         Arc::clone(&sync),
         Arc::clone(&rejections),
+        continuity,
     )?;
     let agent = Arc::new(Agent::new(Parts {
         config,
@@ -138,7 +186,17 @@ async fn serve_behind(
         rejections,
         plane: Arc::clone(&plane),
         realtime,
+        setup,
     }));
+    if let Some(inherited) = inherited
+        && let Err(error) = furnish(&agent, inherited).await
+    {
+        // Half of it is worse than nothing: the next process begins a new life.
+        if let Some(estate) = &estate {
+            estate.memory.forget();
+        }
+        return Err(error.context("go on with what the process before has left"));
+    }
     let stop_health = Arc::new(AtomicBool::new(false));
     let (made_anew, mut is_made_anew) = mpsc::channel(1);
     let health = watch_health(&agent, &plane, &stop_health, made_anew)?;

@@ -11,15 +11,18 @@ use std::sync::{Arc, Mutex};
 use anyhow::{Context, anyhow, bail};
 use vnfpool_config::{ElementConfig, GateDriver};
 use vnfpool_gate::{
-    AddressesOnly, AttachMode, Fence, Gate, GateCounters, GatedAddress, Missing, SwitchError,
+    AddressesOnly, AttachMode, Fence, Gate, GateCounters, GatedAddress, Leases, Missing,
+    SwitchError,
 };
+use vnfpool_inheritance::CellName;
 use vnfpool_linux::announce::Announcer;
 use vnfpool_linux::links::{self, Interface};
 use vnfpool_linux::witness::{Sighting, Witness};
 use vnfpool_linux::{ParentSettings, VirtualDevice};
 use vnfpool_model::{SlotId, SlotSpec, VirtualAddress};
 
-use super::pulse::{Ear, Heard, Plane};
+use super::inheritance::{Estate, MachineKeeper};
+use super::pulse::{Ear, Furniture, Heard, Plane};
 use crate::pulse::guard;
 
 /// The data planes of all slots.
@@ -35,6 +38,10 @@ pub(crate) struct DataPlane {
     slots: BTreeMap<SlotId, Slot>,
     /// Indexes of the interfaces that the gate is attached to.
     attached: BTreeSet<u32>,
+    /// The leases of a gate that is gone on with and whose program is not loaded yet.
+    leases: Option<Leases>,
+    /// What is left to another process of this life.
+    estate: Option<Estate>,
     /// Whether something of an earlier life may be left that no slot has taken over.
     inherits: bool,
 }
@@ -64,11 +71,10 @@ impl DataPlane {
     /// Loads the gate, closed, before this agent says its first word (R1). The devices that a
     /// killed agent has left on are turned off as well, with or without a gate: a gate knows only
     /// whose turn it is, and some of them may belong to no slot of this life.
-    pub(crate) fn open(config: &ElementConfig) -> anyhow::Result<Self> {
+    pub(crate) fn open(config: &ElementConfig, estate: Option<Estate>) -> anyhow::Result<Self> {
         let instance = instance(config);
         let (gate, driver) = load_gate(config.gate, &instance)?;
-        let owner = format!("vnfpool {instance}");
-        let closed = VirtualDevice::close_left_behind(&owner)
+        let closed = VirtualDevice::close_left_behind(&owner(config))
             .context("turn off what a killed agent has left on")?;
         if closed > 0 {
             tracing::warn!(
@@ -79,27 +85,89 @@ impl DataPlane {
         if gate.is_none() {
             remove_former_gate(&instance);
         }
+        // Addresses that come and go with the lease are not there for another process.
+        let estate = estate.filter(|_| gate.is_some());
+        Ok(Self {
+            gate,
+            driver,
+            ..Self::new(config, estate)
+        })
+    }
+
+    /// Takes the gate up as another process of this life has left it: open gates stay open until
+    /// their leases end.
+    pub(crate) fn resume(config: &ElementConfig, estate: Estate) -> anyhow::Result<Self> {
+        if config.gate == GateDriver::Addresses {
+            bail!("without the BPF gate a slot moves when its agent ends");
+        }
+        let leases = Leases::take_up(&vnfpool_gate::default_pin_dir(&instance(config)))?;
+        Ok(Self {
+            leases: Some(leases),
+            ..Self::new(config, Some(estate))
+        })
+    }
+
+    fn new(config: &ElementConfig, estate: Option<Estate>) -> Self {
         let lans = config
             .lans
             .iter()
             .map(|l| (l.name.clone(), l.interface.clone()))
             .collect();
         let (parents, slots) = (BTreeMap::new(), BTreeMap::new());
-        Ok(Self {
-            owner,
+        Self {
+            owner: owner(config),
             lans,
-            gate,
-            driver,
+            gate: None,
+            leases: None,
+            driver: String::new(),
             parents,
             slots,
             attached: BTreeSet::new(),
+            estate,
             inherits: true,
-        })
+        }
     }
 
     /// What drops packets without a lease.
     pub(crate) fn driver(&self) -> &str {
         &self.driver
+    }
+
+    /// The gate of a slot that is gone on with, and where its machine is kept. The rest of its data
+    /// plane is there, and follows by [`DataPlane::furnish`].
+    pub(crate) fn take_up(
+        &mut self,
+        id: SlotId,
+        index: u8,
+    ) -> anyhow::Result<(Box<dyn Fence>, Option<MachineKeeper>)> {
+        let leases = self
+            .leases
+            .as_ref()
+            .context("there is no gate to go on with")?;
+        let fence = Box::new(leases.lease_cell(index)?);
+        let devices = Arc::default();
+        self.slots.insert(id, Slot { index, devices });
+        Ok((fence, self.keeper_of(index)))
+    }
+
+    /// Finds the devices of a slot that is gone on with, and opens its sockets.
+    pub(crate) fn furnish(&mut self, id: SlotId, spec: &SlotSpec) -> anyhow::Result<Furniture> {
+        if let Some(leases) = self.leases.take() {
+            let gate = Gate::resume(leases).context("load the gate")?;
+            name_of(&gate).clone_into(&mut self.driver);
+            self.gate = Some(gate);
+        }
+        let slot = self.slots.get(&id).context("the slot was not taken up")?;
+        let (index, devices) = (slot.index, Arc::clone(&slot.devices));
+        let gated = self.prepare_devices(spec, &mut lock(&devices))?;
+        self.guard(index, spec, &gated)?;
+        configure(&devices, true)?;
+        self.open_sockets(spec)
+    }
+
+    fn keeper_of(&self, index: u8) -> Option<MachineKeeper> {
+        let cell = self.estate.as_ref()?.memory.cell(CellName::Slot(index));
+        cell.map(MachineKeeper::new)
     }
 
     /// Configures everything for a slot behind a closed gate; if that fails, nothing of it stays.
@@ -126,32 +194,38 @@ impl DataPlane {
         };
         self.slots.insert(id, slot);
         let gated = self.prepare_devices(spec, &mut lock(&devices))?;
-        let fence: Box<dyn Fence> = match &mut self.gate {
+        self.guard(index, spec, &gated)?;
+        let fence: Box<dyn Fence> = match &self.gate {
             Some(gate) => {
-                for address in &spec.addresses {
-                    let Some(interface) = self.lans.get(&address.lan) else {
-                        continue;
-                    };
-                    // An interface that was made anew has another index.
-                    let ifindex = links::find(interface)?.ifindex;
-                    if !self.attached.contains(&ifindex) {
-                        gate.attach(interface)?;
-                        self.attached.insert(ifindex);
-                    }
-                }
-                gate.set_slot(index, &gated)?;
                 configure(&devices, true)?;
                 Box::new(gate.lease_cell(index)?)
             }
             None => Box::new(addresses_only(devices)?),
         };
-        let (announce, ears, witnessed) = self.open_sockets(spec)?;
         Ok(Plane {
             fence,
-            announce,
-            ears,
-            witnessed,
+            kept: self.keeper_of(index),
+            furniture: self.open_sockets(spec)?,
         })
+    }
+
+    /// Puts the addresses of a slot behind its gate.
+    fn guard(&mut self, index: u8, spec: &SlotSpec, gated: &[GatedAddress]) -> anyhow::Result<()> {
+        let Some(gate) = &mut self.gate else {
+            return Ok(());
+        };
+        for address in &spec.addresses {
+            let Some(interface) = self.lans.get(&address.lan) else {
+                continue;
+            };
+            // An interface that was made anew has another index.
+            let ifindex = links::find(interface)?.ifindex;
+            if !self.attached.contains(&ifindex) {
+                gate.attach(interface)?;
+                self.attached.insert(ifindex);
+            }
+        }
+        Ok(gate.set_slot(index, gated)?)
     }
 
     fn interface(&self, lan: &str) -> anyhow::Result<Interface> {
@@ -198,11 +272,7 @@ impl DataPlane {
         Ok(gated)
     }
 
-    #[expect(clippy::type_complexity, reason = "three parts of a plane, used once")]
-    fn open_sockets(
-        &self,
-        spec: &SlotSpec,
-    ) -> anyhow::Result<(Box<dyn FnMut() + Send>, Vec<Box<dyn Ear>>, bool)> {
+    fn open_sockets(&self, spec: &SlotSpec) -> anyhow::Result<Furniture> {
         let mut announcers = Vec::new();
         let mut ears: Vec<Box<dyn Ear>> = Vec::new();
         let mut lans: BTreeMap<&str, Vec<&VirtualAddress>> = BTreeMap::new();
@@ -225,6 +295,11 @@ impl DataPlane {
                 targets,
             }));
         }
+        if let Some(estate) = &self.estate {
+            let announcers = announcers.iter().map(|(announcer, _)| announcer.as_fd());
+            let sockets: Vec<_> = announcers.chain(ears.iter().map(|ear| ear.fd())).collect();
+            estate.hold_slow(&sockets);
+        }
         let announce = Box::new(move || {
             for (announcer, addresses) in &announcers {
                 for address in addresses {
@@ -234,7 +309,11 @@ impl DataPlane {
                 }
             }
         });
-        Ok((announce, ears, witnessed))
+        Ok(Furniture {
+            announce,
+            ears,
+            witnessed,
+        })
     }
 
     /// Lets go of what a killed agent has left and no slot has taken over. Only once all slots
@@ -369,12 +448,16 @@ fn load_gate(wanted: GateDriver, instance: &str) -> anyhow::Result<(Option<Gate>
         Err(missing) => bail!("{missing}"),
     }
     let gate = Gate::load(&vnfpool_gate::default_pin_dir(instance)).context("load the gate")?;
-    let driver = match gate.mode() {
+    let driver = name_of(&gate).to_owned();
+    Ok((Some(gate), driver))
+}
+
+fn name_of(gate: &Gate) -> &'static str {
+    match gate.mode() {
         AttachMode::Tcx => "bpf (tcx)",
         AttachMode::Clsact => "bpf (clsact)",
         _ => "bpf (other)",
-    };
-    Ok((Some(gate), driver.to_owned()))
+    }
 }
 
 /// The BPF gate of an earlier life would hold the addresses back for ever. They are gone by now.
@@ -391,6 +474,11 @@ fn remove_former_gate(instance: &str) {
             pin_dir.display()
         ),
     }
+}
+
+/// The mark on the devices of this element.
+fn owner(config: &ElementConfig) -> String {
+    format!("vnfpool {}", instance(config))
 }
 
 /// Unique for this element on this machine, the same for each of its lives.

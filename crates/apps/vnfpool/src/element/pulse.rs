@@ -20,15 +20,16 @@ use std::time::Duration;
 use anyhow::Context;
 use tokio::sync::mpsc;
 use vnfpool_gate::Fence;
-use vnfpool_heartbeat::{PathCounters, PathSpec, PeerPath};
+use vnfpool_heartbeat::{PathCounters, Paths, PeerPath};
 use vnfpool_model::{Epoch, Role, SlotId, Time};
-use vnfpool_succession::element::{self, Input, Settings};
+use vnfpool_succession::element::{self, Element, Input, Settings};
 use vnfpool_transport::datagram::Side;
 use vnfpool_wire::datagram::{Member, NodeId};
 
 use self::thread::Thread;
 use super::figures::Samples;
-use crate::pulse::guard;
+use super::inheritance::MachineKeeper;
+use crate::pulse::{Keyring, guard};
 
 /// What the rest of the agent asks of the thread.
 pub(crate) enum Command {
@@ -36,6 +37,18 @@ pub(crate) enum Command {
         id: SlotId,
         settings: Settings,
         plane: Plane,
+    },
+    /// Goes on with a slot that another process of this life has served or held.
+    ResumeSlot {
+        id: SlotId,
+        machine: Box<Element>,
+        fence: Box<dyn Fence>,
+        kept: Option<MachineKeeper>,
+    },
+    /// The rest of the data plane of a slot that is gone on with.
+    Furnish {
+        id: SlotId,
+        furniture: Furniture,
     },
     RemoveSlot(SlotId),
     Keys {
@@ -60,12 +73,35 @@ pub(crate) enum Command {
 pub(crate) struct Plane {
     /// The gate.
     pub(crate) fence: Box<dyn Fence>,
+    /// Where the machine is kept for another process of this life.
+    pub(crate) kept: Option<MachineKeeper>,
+    pub(crate) furniture: Furniture,
+}
+
+/// What a slot can do without for a moment.
+pub(crate) struct Furniture {
     /// Tells every LAN where the addresses are.
     pub(crate) announce: Box<dyn FnMut() + Send>,
     /// One for each LAN with a witness.
     pub(crate) ears: Vec<Box<dyn Ear>>,
     /// Whether every LAN served has a witness.
     pub(crate) witnessed: bool,
+}
+
+impl Furniture {
+    /// Tells nobody and hears nothing.
+    fn none() -> Self {
+        Self {
+            announce: Box::new(|| {}),
+            ears: Vec::new(),
+            witnessed: false,
+        }
+    }
+
+    /// How many LANs have a witness; none if not all have.
+    fn witnessed_lans(&self) -> Option<usize> {
+        self.witnessed.then_some(self.ears.len())
+    }
 }
 
 /// Listens on a LAN for witnesses and for others that announce our addresses.
@@ -163,11 +199,12 @@ impl Pulse {
 
     /// Starts the thread; `prepare` runs on it first (scheduling class, locked memory).
     pub(crate) fn start(
-        paths: &[PathSpec],
+        paths: Paths,
+        keys: Keyring,
         notices: mpsc::Sender<Notice>,
         prepare: impl FnOnce() + Send + 'static,
     ) -> anyhow::Result<(Self, JoinHandle<()>)> {
-        let (handle, thread) = Thread::new(paths, notices)?;
+        let (handle, thread) = Thread::new(paths, keys, notices)?;
         let spawned = std::thread::Builder::new()
             .name("pulse".into())
             .spawn(move || {

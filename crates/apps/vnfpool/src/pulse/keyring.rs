@@ -4,21 +4,103 @@
 //! the previous key still opens, and the side that was called goes on sealing with it until the
 //! caller has shown that it has the new one. Connections that are given up half-made, one after the
 //! other, do not push out the key that is in use.
+//!
+//! A keyring may be kept in memory that outlives the process ([`Keyring::keep_in`]), so that the
+//! next process of the same life goes on with it. A sequence that seals is reserved there before
+//! it is used, many at a time; those that were accepted are written down once a round.
 
+use serde::{Deserialize, Serialize};
+use vnfpool_inheritance::Cell;
 use vnfpool_model::SlotId;
 use vnfpool_transport::datagram::{self, HELLO_KIND, Header, OpenError, OpenKey, SealKey, Side};
 use vnfpool_wire::datagram::{BODY_BYTES_MAX, Message, NodeId};
 
+/// So many sequences are reserved at once, and skipped by the next process.
+const RESERVED_AT_ONCE: u64 = 4_096;
+
+/// Longest form of a keyring that is kept.
+const KEPT_BYTES_MAX: usize = 24 * 1024;
+
+/// What the keys of a connection are derived from.
+#[derive(Clone, Copy, Serialize, Deserialize)]
+struct Origin {
+    secret: [u8; 32],
+    is_initiator: bool,
+}
+
+impl Origin {
+    fn derive(self) -> Result<(SealKey, OpenKey), datagram::DeriveError> {
+        let side = match self.is_initiator {
+            true => Side::Initiator,
+            false => Side::Responder,
+        };
+        datagram::derive(&self.secret, side)
+    }
+}
+
+impl std::fmt::Debug for Origin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Origin(…)")
+    }
+}
+
+#[derive(Debug)]
+struct Sealing {
+    key: SealKey,
+    origin: Origin,
+    /// The next process goes on after this sequence.
+    reserved: u64,
+}
+
+#[derive(Debug)]
+struct Unsealing {
+    key: OpenKey,
+    origin: Origin,
+}
+
 #[derive(Debug)]
 struct PeerKeys {
     node: NodeId,
-    seal: SealKey,
+    seal: Sealing,
     /// Used from the moment its counterpart is seen.
-    seal_next: Option<SealKey>,
-    open: OpenKey,
+    seal_next: Option<Sealing>,
+    open: Unsealing,
     /// Whether the peer has shown that it has the counterpart of `open`.
     is_open_used: bool,
-    open_previous: Option<OpenKey>,
+    open_previous: Option<Unsealing>,
+}
+
+/// The form in which a keyring is kept.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Kept {
+    peers: Vec<KeptPeer>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct KeptPeer {
+    node: NodeId,
+    /// Each with a sequence: reserved for sealing, or the newest accepted.
+    seal: (Origin, u64),
+    seal_next: Option<(Origin, u64)>,
+    open: (Origin, u64),
+    is_open_used: bool,
+    open_previous: Option<(Origin, u64)>,
+}
+
+fn sealing((origin, sequence): (Origin, u64)) -> Result<Sealing, datagram::DeriveError> {
+    let (mut key, _) = origin.derive()?;
+    key.skip_to(sequence);
+    Ok(Sealing {
+        key,
+        origin,
+        reserved: sequence,
+    })
+}
+
+fn unsealing((origin, newest): (Origin, u64)) -> Result<Unsealing, datagram::DeriveError> {
+    let (_, mut key) = origin.derive()?;
+    key.skip_to(newest);
+    Ok(Unsealing { key, origin })
 }
 
 /// What came in a datagram.
@@ -59,9 +141,70 @@ pub(crate) struct KeyringCounters {
 pub(crate) struct Keyring {
     peers: Vec<PeerKeys>,
     pub(crate) counters: KeyringCounters,
+    kept: Option<Cell>,
+    is_changed: bool,
 }
 
 impl Keyring {
+    /// The keyring that another process of this life has kept.
+    ///
+    /// # Errors
+    /// It is not readable: of another version of the program, say.
+    pub(crate) fn inherit(kept: &[u8]) -> anyhow::Result<Self> {
+        let kept: Kept = postcard::from_bytes(kept)?;
+        let peer = |peer: KeptPeer| {
+            anyhow::Ok(PeerKeys {
+                node: peer.node,
+                seal: sealing(peer.seal)?,
+                seal_next: peer.seal_next.map(sealing).transpose()?,
+                open: unsealing(peer.open)?,
+                is_open_used: peer.is_open_used,
+                open_previous: peer.open_previous.map(unsealing).transpose()?,
+            })
+        };
+        let peers = kept.peers.into_iter().map(peer);
+        Ok(Self {
+            peers: peers.collect::<Result<_, _>>()?,
+            ..Self::default()
+        })
+    }
+
+    /// Keeps the keys in `cell` from now on.
+    pub(crate) fn keep_in(&mut self, cell: Cell) {
+        self.kept = Some(cell);
+        self.keep();
+    }
+
+    /// Writes down what has changed in this round.
+    pub(crate) fn keep_changes(&mut self) {
+        if std::mem::take(&mut self.is_changed) {
+            self.keep();
+        }
+    }
+
+    fn keep(&mut self) {
+        let Some(cell) = &mut self.kept else { return };
+        let seal = |one: &Sealing| (one.origin, one.reserved);
+        let open = |one: &Unsealing| (one.origin, one.key.newest());
+        let peer = |peer: &PeerKeys| KeptPeer {
+            node: peer.node,
+            seal: seal(&peer.seal),
+            seal_next: peer.seal_next.as_ref().map(seal),
+            open: open(&peer.open),
+            is_open_used: peer.is_open_used,
+            open_previous: peer.open_previous.as_ref().map(open),
+        };
+        let kept = Kept {
+            peers: self.peers.iter().map(peer).collect(),
+        };
+        let mut bytes = [0; KEPT_BYTES_MAX];
+        let written = postcard::to_slice(&kept, &mut bytes).is_ok_and(|b| cell.write(b).is_ok());
+        if !written {
+            // Rather nothing than what is not true any more.
+            cell.clear();
+        }
+    }
+
     /// Takes the keys of a new connection to `node`; `side` is ours.
     ///
     /// # Errors
@@ -72,7 +215,12 @@ impl Keyring {
         secret: &[u8; 32],
         side: Side,
     ) -> Result<(), datagram::DeriveError> {
-        let (seal, open) = datagram::derive(secret, side)?;
+        let origin = Origin {
+            secret: *secret,
+            is_initiator: side == Side::Initiator,
+        };
+        let (seal, open) = (sealing((origin, 0))?, unsealing((origin, 0))?);
+        self.is_changed = true;
         let Some(index) = self.peers.iter().position(|p| p.node == node) else {
             let keys = PeerKeys {
                 node,
@@ -105,6 +253,7 @@ impl Keyring {
     /// Forgets `node`.
     pub(crate) fn remove(&mut self, node: NodeId) {
         self.peers.retain(|p| p.node != node);
+        self.is_changed = true;
     }
 
     /// Writes the sealed message for `node`; none without a key. The same bytes go over all
@@ -116,11 +265,19 @@ impl Keyring {
         message: &Message,
         datagram: &'a mut [u8],
     ) -> Option<&'a [u8]> {
-        let keys = self.peers.iter_mut().find(|p| p.node == node)?;
+        let at = self.peers.iter().position(|p| p.node == node)?;
+        let seal = &mut self.peers[at].seal;
+        if self.kept.is_some() && seal.key.sequence() >= seal.reserved {
+            // Before it is used: a nonce must never serve twice, in no process.
+            seal.reserved = seal.key.sequence() + RESERVED_AT_ONCE;
+            self.keep();
+        }
+        let keys = self.peers.get_mut(at)?;
         let mut body = [0; BODY_BYTES_MAX];
         let length = message.encode(slot, &mut body);
         let length = keys
             .seal
+            .key
             .seal(message.kind(), &body[..length], datagram)
             .ok()?;
         datagram.get(..length)
@@ -146,17 +303,18 @@ impl Keyring {
             return Opening::Hello;
         }
         for keys in &mut self.peers {
-            let newest = keys.open.key_id() == header.key_id;
+            let newest = keys.open.key.key_id() == header.key_id;
             let key = match &mut keys.open_previous {
                 _ if newest => &mut keys.open,
-                Some(previous) if previous.key_id() == header.key_id => previous,
+                Some(previous) if previous.key.key_id() == header.key_id => previous,
                 _ => continue,
             };
-            let opened = match key.open(datagram) {
+            let opened = match key.key.open(datagram) {
                 Ok(opened) => opened,
                 Err(OpenError::Replayed { .. }) => return Opening::Copy,
                 Err(_) => return Opening::Rejected,
             };
+            self.is_changed = true;
             if newest {
                 keys.is_open_used = true;
                 if let Some(next) = keys.seal_next.take() {
@@ -178,6 +336,7 @@ impl Keyring {
 
 #[cfg(test)]
 mod tests {
+    use vnfpool_inheritance::{CellName, Memory};
     use vnfpool_model::{Epoch, Incarnation, Time};
     use vnfpool_wire::datagram::Handover;
 
@@ -245,6 +404,37 @@ mod tests {
             .unwrap();
         assert!(is_message(&pass(&mut caller, 2, &mut called), 1));
         assert!(is_message(&pass(&mut called, 1, &mut caller), 2));
+    }
+
+    /// Goal: the next process goes on with the keys, seals nothing twice and accepts nothing twice.
+    /// Method: a keyring is read back from the memory in which the first one was kept.
+    #[test]
+    fn another_process_goes_on_with_the_keys() {
+        let memory = Memory::adopt(Memory::create().unwrap()).unwrap();
+        let (mut kept, mut peer) = (Keyring::default(), Keyring::default());
+        kept.keep_in(memory.cell(CellName::Keys).unwrap());
+        peer.install(NodeId(1), &[1; 32], Side::Responder).unwrap();
+        kept.install(NodeId(2), &[1; 32], Side::Initiator).unwrap();
+        let mut recorded = [0; 256];
+        let length = peer.seal(NodeId(1), SLOT, &message(), &mut recorded);
+        let length = length.unwrap().len();
+        let mut replayed = recorded;
+        assert!(is_message(&kept.open(&mut recorded[..length]), 2));
+        for _ in 0..10 {
+            assert!(is_message(&pass(&mut kept, 2, &mut peer), 1));
+        }
+        kept.keep_changes();
+        // Sealed after that, and never written down one by one.
+        assert!(is_message(&pass(&mut kept, 2, &mut peer), 1));
+        drop(kept);
+        let cell = memory.cell(CellName::Keys).unwrap();
+        let mut next = Keyring::inherit(&cell.read().unwrap()).unwrap();
+        next.keep_in(cell);
+        assert!(matches!(next.open(&mut replayed[..length]), Opening::Copy));
+        for _ in 0..10 {
+            assert!(is_message(&pass(&mut next, 2, &mut peer), 1));
+            assert!(is_message(&pass(&mut peer, 1, &mut next), 2));
+        }
     }
 
     #[test]

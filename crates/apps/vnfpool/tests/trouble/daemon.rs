@@ -50,6 +50,13 @@ pub(crate) struct Daemon {
     watched: Option<Watched>,
 }
 
+/// SIGKILL to a process that a daemon of ours has started.
+pub(crate) fn kill(pid: u32) {
+    let pid = Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
+    // It may have ended just now.
+    let _ = kill_process(pid, Signal::KILL);
+}
+
 impl Daemon {
     /// Starts `command`, with its output appended to `log`.
     pub(crate) fn start(mut command: Command, log: &Path, lab: &Lab) -> Self {
@@ -78,6 +85,16 @@ impl Daemon {
 
     pub(crate) fn pid(&self) -> u32 {
         self.child.borrow().id()
+    }
+
+    /// Processes that it has started and that run.
+    pub(crate) fn children(&self) -> Vec<u32> {
+        let pid = self.pid();
+        let text = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
+        let text = text.unwrap_or_default();
+        text.split_whitespace()
+            .filter_map(|pid| pid.parse().ok())
+            .collect()
     }
 
     pub(crate) fn signal(&self, signal: Signal) {

@@ -24,6 +24,7 @@ mod packets;
 mod pool_life;
 mod privileges;
 mod registration;
+mod replacement;
 mod rogue;
 mod setup;
 mod site;

@@ -339,6 +339,16 @@ impl Site {
         *self.elements[gateway.index()].borrow_mut() = Some(daemon);
     }
 
+    /// Starts the element of a gateway under a supervisor.
+    pub(crate) fn supervise_element(&self, gateway: Gateway) {
+        let file = self.write(&format!("{gateway}.toml"), &self.element_file(gateway));
+        let mut command = self.daemon(gateway.name());
+        command.args(["element", "supervise", "--config", &file]);
+        let log = self.lab.directory().join(format!("{gateway}.log"));
+        let daemon = Daemon::start(command, &log, &self.lab);
+        *self.elements[gateway.index()].borrow_mut() = Some(daemon);
+    }
+
     /// Starts an element on a gateway from some file.
     pub(crate) fn start_with(&self, gateway: Gateway, file: &str, log: &str) -> Daemon {
         let mut command = self.daemon(gateway.name());

@@ -4,12 +4,14 @@ use std::net::{SocketAddr, UdpSocket};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use aws_lc_rs::hmac;
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::{ConnectionError, IdleTimeout, TransportConfig, VarInt};
+use quinn_proto::HashedConnectionIdGenerator;
 
 use super::connection::{Connection, peer_identity, rejection_of};
 use super::listener::WELCOME;
-use super::{ALPN_ENROLMENT, ALPN_MEMBERS, CloseReason, EndpointOptions};
+use super::{ALPN_ENROLMENT, ALPN_MEMBERS, CloseReason, Continuity, EndpointOptions};
 use crate::datagram::Side;
 use crate::pki::{CaFingerprint, Credentials};
 use crate::policy::PeerPolicy;
@@ -86,8 +88,10 @@ impl Endpoint {
         counters: Arc<RejectionCounters>,
     ) -> Result<Self, EndpointError> {
         let runtime = quinn::default_runtime().ok_or(EndpointError::Runtime)?;
-        let inner = quinn::Endpoint::new(quinn::EndpointConfig::default(), None, socket, runtime)
-            .map_err(EndpointError::Socket)?;
+        let config = options.continuity.as_ref().map(endpoint_config);
+        let config = config.unwrap_or_default();
+        let inner =
+            quinn::Endpoint::new(config, None, socket, runtime).map_err(EndpointError::Socket)?;
         Ok(Self {
             inner,
             credentials,
@@ -256,10 +260,28 @@ fn transport(options: &EndpointOptions) -> TransportConfig {
     transport
 }
 
+/// Reset tokens and connection identifiers that an endpoint with the same secret knows again.
+fn endpoint_config(Continuity(secret): &Continuity) -> quinn::EndpointConfig {
+    let reset = hmac::Key::new(hmac::HMAC_SHA256, secret);
+    let mut config = quinn::EndpointConfig::new(Arc::new(reset));
+    let identifiers = hmac::Key::new(hmac::HMAC_SHA256, b"connection identifiers");
+    let derived = hmac::sign(&identifiers, secret);
+    let key = derived
+        .as_ref()
+        .first_chunk()
+        .copied()
+        .map_or(0, u64::from_le_bytes);
+    config.cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(key)));
+    config
+}
+
 /// Why there is no endpoint.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum EndpointError {
+    /// No random numbers.
+    #[error("the kernel gives no random numbers")]
+    Random,
     /// The address cannot be had.
     #[error("cannot bind to UDP {address}")]
     Bind {

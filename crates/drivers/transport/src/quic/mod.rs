@@ -54,6 +54,32 @@ pub struct EndpointOptions {
     pub handshakes_max: usize,
     /// Handshakes per second that a listener begins, as a mean; twice as many in a burst.
     pub handshakes_per_second: u32,
+    /// What another process of the same life needs to tell peers that the connections of the one
+    /// before are over; a new one for every endpoint if none is given.
+    pub continuity: Option<Continuity>,
+}
+
+/// Lets an endpoint speak about connections of an earlier endpoint on the same address, to end
+/// them (RFC 9000 §10.3, stateless reset): a peer that still sends on them hears of it at once.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Continuity(pub [u8; 32]);
+
+impl Continuity {
+    /// A new one.
+    ///
+    /// # Errors
+    /// The kernel gives no random numbers.
+    pub fn random() -> Result<Self, EndpointError> {
+        let mut secret = [0; 32];
+        aws_lc_rs::rand::fill(&mut secret).map_err(|_| EndpointError::Random)?;
+        Ok(Self(secret))
+    }
+}
+
+impl std::fmt::Debug for Continuity {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Continuity(…)")
+    }
 }
 
 impl Default for EndpointOptions {
@@ -65,6 +91,7 @@ impl Default for EndpointOptions {
             connections_max: 512,
             handshakes_max: 64,
             handshakes_per_second: 100,
+            continuity: None,
         }
     }
 }

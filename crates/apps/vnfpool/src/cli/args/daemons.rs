@@ -48,6 +48,9 @@ pub(crate) enum ElementCommand {
     /// Run the element's agent in the foreground
     #[command(after_help = ELEMENT_RUN_EXAMPLES)]
     Run(ElementRun),
+    /// Run the element's agent, and start it again at once when it is killed or crashes
+    #[command(after_help = ELEMENT_SUPERVISE_HELP)]
+    Supervise(ElementRun),
 }
 
 /// Arguments of `vnfpool element join`.
@@ -88,6 +91,14 @@ Examples:
 const ELEMENT_JOIN_EXAMPLES: &str = "\
 Examples:
   vnfpool element join --dir /var/lib/vnfpool/element --token vnfpool1.… --manager 10.9.0.10:7400";
+
+const ELEMENT_SUPERVISE_HELP: &str = "\
+The agent that is started again goes on with the slots where the former one was, within the lease:
+nothing moves. The same when SIGHUP replaces it, for example by a new version of the program.
+
+Examples:
+  vnfpool element supervise --config /etc/vnfpool/element.toml
+  systemctl reload vnfpool-element     # after an upgrade";
 
 const ELEMENT_RUN_EXAMPLES: &str = "\
 Examples:

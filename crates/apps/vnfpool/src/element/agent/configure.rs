@@ -1,21 +1,22 @@
 //! Carrying out what the manager configured: peers, slots and their data planes.
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
+use prost::Message as _;
 use vnfpool_heartbeat::PeerPath;
 use vnfpool_model::{PoolSpec, SlotId, SlotSpec};
 use vnfpool_succession::element::{Input, Settings};
-use vnfpool_wire::control::Configuration;
 use vnfpool_wire::control::frame::Kind;
+use vnfpool_wire::control::{Configuration, Path};
 use vnfpool_wire::datagram::{Member, NodeId};
 
 use super::{Agent, epoch_in};
 use crate::element::LAN_PATH_PREFIX;
+use crate::element::inheritance::Setup;
 use crate::element::mesh::PeerAddress;
 use crate::element::plane::DataPlane;
 use crate::element::pulse::{Command, View};
@@ -46,11 +47,49 @@ impl Agent {
     async fn try_to_carry_out(&self, configuration: &Configuration) {
         let fault = fault_of(self.carry_out(configuration).await);
         let done = fault.is_none();
+        self.keep_setup(done.then_some(configuration));
         self.set_setup_fault(fault);
         if done && self.state().configured {
             // The manager may be waiting for that.
             self.state().revision = configuration.revision;
             self.tell_manager(Kind::ElementReport(self.report()));
+        }
+    }
+
+    /// Goes on with the peers that another process of this life had.
+    pub(in crate::element) fn resume_peers(&self, setup: &Setup, configuration: &Configuration) {
+        self.set_node(setup.node, &setup.manager);
+        let me = Member {
+            node: setup.node,
+            incarnation: self.incarnation,
+        };
+        self.configure_peers(me, configuration);
+    }
+
+    /// Goes on with the slots that were taken up from another process of this life.
+    pub(in crate::element) async fn resume(
+        &self,
+        configuration: Configuration,
+        slots: Vec<(SlotId, String)>,
+    ) {
+        self.state().slots.extend(slots);
+        let mut newest = self.configuration.lock().await;
+        let configuration = newest.insert(configuration);
+        self.try_to_carry_out(configuration).await;
+    }
+
+    /// Writes down for another process what this one has carried out; nothing while it could not.
+    fn keep_setup(&self, configuration: Option<&Configuration>) {
+        let (node, manager) = {
+            let state = self.state();
+            (state.node, state.manager.clone())
+        };
+        let mut setup = self.setup.lock().unwrap_or_else(PoisonError::into_inner);
+        match (configuration, node) {
+            (Some(configuration), Some(node)) => {
+                setup.keep(node, manager, configuration.encode_to_vec());
+            }
+            _ => setup.forget(),
         }
     }
 
@@ -153,24 +192,15 @@ impl Agent {
                 continue;
             }
             present.insert(node);
-            let parse = |text: &str| text.parse::<SocketAddr>().ok();
-            let paths = peer.paths.iter().filter_map(|p| {
-                Some(PeerPath {
-                    name: p.name.clone(),
-                    remote: parse(&p.datagram)?,
-                })
-            });
-            self.pulse.send(Command::Reach {
-                node,
-                paths: paths.collect(),
-            });
+            let paths = paths_to(&peer.paths);
+            self.pulse.send(Command::Reach { node, paths });
             // Links between the elements before LANs that carry traffic.
             let (lans, own): (Vec<_>, Vec<_>) = peer
                 .paths
                 .iter()
                 .partition(|p| p.name.starts_with(LAN_PATH_PREFIX));
             let in_order = own.into_iter().chain(lans);
-            let endpoints = in_order.filter_map(|p| parse(&p.peer)).collect();
+            let endpoints = in_order.filter_map(|p| p.peer.parse().ok()).collect();
             addresses.push(PeerAddress {
                 node,
                 element,
@@ -195,8 +225,9 @@ impl Agent {
         // take a second for each slot.
         self.close_slots();
         let mut newest = self.configuration.lock().await;
-        // Nothing of it is tried again.
+        // Nothing of it is tried again, here or in another process.
         *newest = None;
+        self.keep_setup(None);
         self.set_setup_fault(None);
         // Meanwhile there may be more.
         self.close_slots();
@@ -241,6 +272,17 @@ impl Agent {
         self.changed.notify_one();
         Ok(())
     }
+}
+
+/// Where a peer's datagrams go.
+pub(in crate::element) fn paths_to(paths: &[Path]) -> Vec<PeerPath> {
+    let path = |path: &Path| {
+        Some(PeerPath {
+            name: path.name.clone(),
+            remote: path.datagram.parse().ok()?,
+        })
+    };
+    paths.iter().filter_map(path).collect()
 }
 
 fn fault_of(outcome: anyhow::Result<()>) -> Option<String> {

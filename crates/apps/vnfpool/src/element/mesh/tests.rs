@@ -73,7 +73,15 @@ impl Site {
         let (pulse, inbox) = Pulse::new().unwrap();
         let sync = Arc::new(SyncHub::new(pulse.clone(), Scope::new([])));
         let credentials = self.credentials("gw1");
-        let mesh = Mesh::start(edge(), credentials, ANY, pulse, sync, Arc::default());
+        let mesh = Mesh::start(
+            edge(),
+            credentials,
+            ANY,
+            pulse,
+            sync,
+            Arc::default(),
+            Continuity::random().unwrap(),
+        );
         (mesh.unwrap(), inbox)
     }
 }

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use vnfpool_model::{Role, Time};
+use vnfpool_model::{Role, SlotId, Time};
 use vnfpool_succession::element::{self, Cause, Element, Input, Settings};
 
-use super::{Heard, Plane, SlotView};
+use super::{Furniture, Heard, Plane, SlotView};
 use crate::pulse::now;
 
 /// What is heard on a LAN in one round; more than its socket can hold, and a flooded one does not
@@ -18,6 +18,7 @@ const ANNOUNCE_AT_MS: [u64; 5] = [0, 20, 100, 500, 2_000];
 const REFRESH: Duration = Duration::from_secs(10);
 
 pub(super) struct Running {
+    id: SlotId,
     pub(super) machine: Element,
     pub(super) plane: Plane,
     counters: SlotView,
@@ -29,9 +30,28 @@ pub(super) struct Running {
 }
 
 impl Running {
-    pub(super) fn new(settings: Settings, plane: Plane) -> Self {
+    pub(super) fn new(id: SlotId, settings: Settings, plane: Plane) -> Self {
+        let mut running = Self::with(id, Element::new(settings, now()), plane);
+        running.keep();
+        running
+    }
+
+    /// Goes on where another process of this life was. What it wanted of the gate may not have been
+    /// carried out.
+    pub(super) fn resume(id: SlotId, mut machine: Element, mut plane: Plane) -> Self {
+        machine.resume(now());
+        if machine.gate() > now() {
+            plane.fence.open_until(machine.gate());
+        } else {
+            plane.fence.close();
+        }
+        Self::with(id, machine, plane)
+    }
+
+    fn with(id: SlotId, machine: Element, plane: Plane) -> Self {
         Self {
-            machine: Element::new(settings, now()),
+            id,
+            machine,
             plane,
             counters: SlotView::default(),
             change_began: None,
@@ -40,11 +60,31 @@ impl Running {
         }
     }
 
+    /// The rest of the data plane is there. Whether the LANs were told of this epoch is not known.
+    pub(super) fn furnish(&mut self, furniture: Furniture) {
+        self.plane.furniture = furniture;
+        if self.machine.gate() > now() {
+            self.announce();
+        }
+    }
+
+    /// Writes the machine down for another process of this life.
+    pub(super) fn keep(&mut self) {
+        if let Some(kept) = &mut self.plane.kept {
+            kept.keep(self.id, &self.machine);
+        }
+    }
+
+    pub(super) fn ask_witnesses(&mut self) {
+        let ears = self.plane.furniture.ears.iter_mut();
+        ears.for_each(|ear| ear.ask());
+    }
+
     /// What was heard on the LANs, in order; of what repeats itself the first.
     pub(super) fn heard(&mut self) -> Vec<Input> {
         let mut inputs = Vec::new();
         let mut foreign = false;
-        for (lan, ear) in self.plane.ears.iter_mut().enumerate() {
+        for (lan, ear) in self.plane.furniture.ears.iter_mut().enumerate() {
             let mut witness = false;
             for heard in std::iter::from_fn(|| ear.hear()).take(HEARD_MAX) {
                 match heard {
@@ -76,7 +116,7 @@ impl Running {
     /// The gate is open: tells the LANs for the first time. Returns how long the change took.
     pub(super) fn announce(&mut self) -> Duration {
         let at = now();
-        (self.plane.announce)();
+        (self.plane.furniture.announce)();
         self.announced = Some((at, 1));
         self.announce_next = at.after(Duration::from_millis(ANNOUNCE_AT_MS[1]));
         at.since(self.change_began.take().unwrap_or(at))
@@ -107,7 +147,7 @@ impl Running {
             return;
         };
         if self.machine.gate() > at {
-            (self.plane.announce)();
+            (self.plane.furniture.announce)();
         }
         self.announced = Some((since, times + 1));
         self.announce_next = match ANNOUNCE_AT_MS.get(times + 1) {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::event::{EventfdFlags, eventfd};
-use vnfpool_heartbeat::DATAGRAM_BYTES_MAX;
+use vnfpool_heartbeat::{DATAGRAM_BYTES_MAX, PathSpec};
 use vnfpool_model::{Incarnation, OnQuorumLoss, Timing};
 use vnfpool_wire::datagram::{Gossip, Message};
 
@@ -71,9 +71,12 @@ fn plane(ears: Vec<Box<dyn Ear>>, open: &Arc<AtomicBool>) -> Plane {
     };
     Plane {
         fence: Box::new(fence),
-        announce: Box::new(|| {}),
-        ears,
-        witnessed: true,
+        kept: None,
+        furniture: Furniture {
+            announce: Box::new(|| {}),
+            ears,
+            witnessed: true,
+        },
     }
 }
 
@@ -94,7 +97,7 @@ fn settings() -> Settings {
 fn a_flooded_lan_is_heard_once_a_round() {
     let heards = [Heard::Foreign, Heard::Other, Heard::Witness, Heard::Foreign];
     let ears = heards.into_iter().map(stuck).collect();
-    let mut running = Running::new(settings(), plane(ears, &Arc::default()));
+    let mut running = Running::new(SlotId(1), settings(), plane(ears, &Arc::default()));
     let heard = running.heard();
     assert!(
         matches!(heard[..], [Input::SignOfLife, Input::Witness { lan: 2 }]),
@@ -121,7 +124,8 @@ impl Ear for Broken {
 #[test]
 fn a_panic_closes_every_gate() {
     let (notices, _noticed) = mpsc::channel(1);
-    let (pulse, thread) = Thread::new(&[], notices).unwrap();
+    let (pulse, thread) =
+        Thread::new(Paths::bind(&[]).unwrap(), Keyring::default(), notices).unwrap();
     let open = Arc::new(AtomicBool::new(false));
     let fd = eventfd(0, EventfdFlags::NONBLOCK).unwrap();
     let plane = plane(vec![Box::new(Broken(fd, Arc::clone(&open)))], &open);
@@ -148,12 +152,13 @@ impl Drop for Telling {
 #[test]
 fn a_removed_slot_is_let_go_of_elsewhere() {
     let (notices, _noticed) = mpsc::channel(64);
-    let (_pulse, mut thread) = Thread::new(&[], notices).unwrap();
+    let (_pulse, mut thread) =
+        Thread::new(Paths::bind(&[]).unwrap(), Keyring::default(), notices).unwrap();
     let (dropped, who) = std::sync::mpsc::channel();
     let open = Arc::new(AtomicBool::new(false));
     let mut plane = plane(vec![], &open);
     let telling = Telling(dropped);
-    plane.announce = Box::new(move || {
+    plane.furniture.announce = Box::new(move || {
         let _ = &telling;
     });
     let (id, settings) = (SlotId(1), settings());
@@ -184,7 +189,8 @@ fn a_message_about_another_slot_is_a_sign_of_life() {
         interface: None,
     };
     let (notices, _noticed) = mpsc::channel(64);
-    let (_pulse, mut thread) = Thread::new(&[path], notices).unwrap();
+    let (_pulse, mut thread) =
+        Thread::new(Paths::bind(&[path]).unwrap(), Keyring::default(), notices).unwrap();
     let (peer, secret) = (NodeId(2), [7; 32]);
     thread.obey(Command::Keys {
         node: peer,

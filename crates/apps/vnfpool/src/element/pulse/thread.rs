@@ -6,15 +6,17 @@ use std::time::Duration;
 
 use anyhow::Context;
 use tokio::sync::mpsc;
-use vnfpool_heartbeat::{DATAGRAM_BYTES_MAX, PathSpec, Paths};
+use vnfpool_gate::Fence;
+use vnfpool_heartbeat::{DATAGRAM_BYTES_MAX, Paths};
 use vnfpool_model::{SlotId, Time};
-use vnfpool_succession::element::{self, Effect, Effects, Input, Settings};
+use vnfpool_succession::element::{self, Effect, Effects, Element, Input, Settings};
 use vnfpool_transport::datagram;
 use vnfpool_wire::datagram::{Message, NodeId};
 
 use super::retired::Retired;
 use super::slot::Running;
-use super::{Command, Notice, Plane, Pulse, View};
+use super::{Command, Furniture, Notice, Plane, Pulse, View};
+use crate::element::inheritance::MachineKeeper;
 use crate::pulse::{Inbox, Keyring, Opening, now};
 
 /// How often the view for reports and metrics is renewed.
@@ -38,10 +40,10 @@ pub(super) struct Thread {
 
 impl Thread {
     pub(super) fn new(
-        paths: &[PathSpec],
+        paths: Paths,
+        keys: Keyring,
         notices: mpsc::Sender<Notice>,
     ) -> anyhow::Result<(Pulse, Self)> {
-        let paths = Paths::bind(paths).context("another agent may be running here")?;
         let (handle, inbox) = Pulse::new()?;
         let retired = Retired::start().context("start the thread that lets slots go")?;
         let published = View {
@@ -54,7 +56,7 @@ impl Thread {
             paths,
             view_at: Time::ZERO,
             published,
-            keys: Keyring::default(),
+            keys,
             peers: Vec::new(),
             slots: BTreeMap::new(),
             retired,
@@ -82,12 +84,13 @@ impl Thread {
             }
             self.listen();
             self.run_timers(at);
+            self.keys.keep_changes();
             self.publish(at);
             due = self.deadline(at);
             let ears = self
                 .slots
                 .values()
-                .flat_map(|r| r.plane.ears.iter().map(|e| e.fd()));
+                .flat_map(|r| r.plane.furniture.ears.iter().map(|e| e.fd()));
             self.inbox.wait(self.paths.fds().chain(ears), due);
         }
     }
@@ -103,6 +106,7 @@ impl Thread {
     fn close_all(&mut self) {
         for running in self.slots.values_mut() {
             running.plane.fence.close();
+            running.plane.kept = None;
         }
     }
 
@@ -157,9 +161,23 @@ impl Thread {
                 settings,
                 plane,
             } => self.add_slot(id, settings, plane),
+            Command::ResumeSlot {
+                id,
+                machine,
+                fence,
+                kept,
+            } => self.resume_slot(id, *machine, fence, kept),
+            Command::Furnish { id, furniture } => {
+                let lans = furniture.witnessed_lans();
+                if let Some(running) = self.slots.get_mut(&id) {
+                    running.furnish(furniture);
+                    self.handle(id, Input::WitnessLans(lans));
+                }
+            }
             Command::RemoveSlot(id) => {
                 if let Some(mut running) = self.slots.remove(&id) {
                     running.plane.fence.close();
+                    running.plane.kept = None;
                     self.retired.take(running.plane);
                 }
                 // Whoever removes the slot waits to see it gone.
@@ -202,8 +220,8 @@ impl Thread {
             return;
         }
         plane.fence.close();
-        let lans = plane.witnessed.then_some(plane.ears.len());
-        self.slots.insert(id, Running::new(settings, plane));
+        let lans = plane.furniture.witnessed_lans();
+        self.slots.insert(id, Running::new(id, settings, plane));
         self.handle(id, Input::WitnessLans(lans));
         for node in self.peers.clone() {
             self.handle(
@@ -214,6 +232,23 @@ impl Thread {
                 },
             );
         }
+    }
+
+    fn resume_slot(
+        &mut self,
+        id: SlotId,
+        machine: Element,
+        fence: Box<dyn Fence>,
+        kept: Option<MachineKeeper>,
+    ) {
+        let plane = Plane {
+            fence,
+            kept,
+            furniture: Furniture::none(),
+        };
+        self.slots.insert(id, Running::resume(id, machine, plane));
+        // Its beat is due.
+        self.handle(id, Input::Tick);
     }
 
     fn run_timers(&mut self, at: Time) {
@@ -245,6 +280,8 @@ impl Thread {
         };
         let mut effects = std::mem::take(&mut self.effects);
         running.machine.handle(now(), input, &mut effects);
+        // Before anything of it is carried out: another process goes on as if all of it were.
+        running.keep();
         for effect in effects.drain(..) {
             self.carry_out(slot, effect);
         }
@@ -280,7 +317,7 @@ impl Thread {
                 self.tell(Notice::Serving { slot, epoch, after });
             }
             Effect::Drain { .. } => self.tell(Notice::Drain { slot }),
-            Effect::AskWitnesses => running.plane.ears.iter_mut().for_each(|ear| ear.ask()),
+            Effect::AskWitnesses => running.ask_witnesses(),
             Effect::Notify(notice) => {
                 running.note(notice);
                 if matches!(notice, element::Notice::RoleChanged { .. }) {
