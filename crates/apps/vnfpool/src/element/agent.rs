@@ -351,10 +351,16 @@ impl Agent {
     pub(super) fn noticed(&self, notice: Notice) {
         match notice {
             Notice::Drain { slot } => self.sync.drain(slot),
-            Notice::Serving { slot, epoch, after } => {
-                let after_us = u64::try_from(after.as_micros()).unwrap_or(u64::MAX);
-                tracing::info!(%slot, %epoch, after_us, "the gate is open, the LANs are told");
-            }
+            Notice::Serving {
+                slot,
+                epoch,
+                takeover,
+            } => tracing::info!(
+                %slot, %epoch,
+                silence_us = takeover.silence.as_micros(), answer_us = takeover.answer.as_micros(),
+                opening_us = takeover.opening.as_micros(), telling_us = takeover.telling.as_micros(),
+                "the gate is open, the LANs are told"
+            ),
             Notice::Machine { slot, notice } => self.machine_noticed(slot, notice),
         }
     }

@@ -10,7 +10,7 @@ use vnfpool_northbound::metrics;
 
 use super::agent::Agent;
 use super::figures::Samples;
-use super::pulse::View;
+use super::pulse::{Takeover, View};
 use crate::metrics::{Labels, Scrape};
 use crate::pulse::now;
 
@@ -112,6 +112,19 @@ fn slots(scrape: &mut Scrape, agent: &Agent, view: &View) {
             (labels, n)
         })
     });
+    let steps = slots().flat_map(|(labels, slot)| {
+        let steps = slot.takeover.map(Takeover::steps).into_iter().flatten();
+        steps.map(move |(step, took)| {
+            let mut labels = labels.clone();
+            labels.push(("step", step.to_owned()));
+            (labels, took.as_secs_f64())
+        })
+    });
+    scrape.gauge(
+        "vnfpool_takeover_seconds",
+        "Where the time of the newest takeover went: silence until the vote, manager's answer, opening the gate, telling the LANs",
+        steps,
+    );
     scrape.counter(
         "vnfpool_role_changes",
         "Changes of the role by cause",

@@ -6,6 +6,7 @@
 
 mod retired;
 mod slot;
+mod takeover;
 #[cfg(test)]
 mod tests;
 mod thread;
@@ -26,6 +27,7 @@ use vnfpool_succession::element::{self, Element, Input, Settings};
 use vnfpool_transport::datagram::Side;
 use vnfpool_wire::datagram::{Member, NodeId};
 
+pub(crate) use self::takeover::Takeover;
 use self::thread::Thread;
 use super::figures::Samples;
 use super::inheritance::MachineKeeper;
@@ -136,11 +138,11 @@ pub(crate) enum Notice {
     /// The data plane is stopped: bring what it left to the successor, then
     /// [`Input::Drained`].
     Drain { slot: SlotId },
-    /// The gate opened; how long it took since the vote or the handover.
+    /// The gate opened, and how long that took.
     Serving {
         slot: SlotId,
         epoch: Epoch,
-        after: Duration,
+        takeover: Takeover,
     },
 }
 
@@ -159,6 +161,8 @@ pub(crate) struct SlotView {
     pub(crate) failovers: u64,
     pub(crate) handovers: u64,
     pub(crate) records: u64,
+    /// The newest.
+    pub(crate) takeover: Option<Takeover>,
 }
 
 /// All slots, and what passed.

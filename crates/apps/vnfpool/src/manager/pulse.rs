@@ -73,6 +73,8 @@ pub(crate) enum Notice {
         slot: SlotId,
         record: Record,
         decision: Decision,
+        /// How long the disk took.
+        disk: Duration,
     },
     VoteRefused {
         slot: SlotId,
@@ -203,6 +205,9 @@ struct Running {
     machine: Slot,
     /// The record on its way to the disk.
     persisting: Option<(Writing, Record, Decision)>,
+    /// When it, or the last one, was sent there, and how long the last one took.
+    sent_at: Time,
+    disk: Duration,
 }
 
 impl Running {
@@ -267,6 +272,8 @@ impl Thread {
                     pool,
                     machine,
                     persisting: None,
+                    sent_at: Time::ZERO,
+                    disk: Duration::ZERO,
                 });
             }
             Command::RemoveSlot { id, removed } => {
@@ -291,6 +298,7 @@ impl Thread {
                 let running = self.slots.get_mut(&writing.slot);
                 if let Some(running) = running.filter(|r| r.writes(writing)) {
                     running.persisting = None;
+                    running.disk = now().since(running.sent_at);
                     self.handle(writing.slot, Input::Persisted);
                 }
             }
@@ -357,16 +365,19 @@ impl Thread {
                 let writing = Writing { slot, number };
                 if let Some(running) = self.slots.get_mut(&slot) {
                     running.persisting = Some((writing, record, decision));
+                    running.sent_at = now();
                 }
                 (self.persist)(writing, record, decision);
             }
             // A reader that is far behind misses a line of the log, never a decision.
             Effect::Decided { record, decision } => {
                 self.view_at = Time::ZERO;
+                let disk = self.slots.get(&slot).map_or(Duration::ZERO, |r| r.disk);
                 let _ = self.notices.try_send(Notice::Decided {
                     slot,
                     record,
                     decision,
+                    disk,
                 });
             }
             Effect::VoteRefused { from, reason } => {

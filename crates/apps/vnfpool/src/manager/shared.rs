@@ -371,7 +371,10 @@ impl Shared {
                 slot,
                 record,
                 decision,
+                disk,
             } => {
+                let disk_us = disk.as_micros();
+                tracing::info!(%slot, term = record.term, disk_us, "a record is on disk");
                 *lock(&self.counters.decisions)
                     .entry(decision.as_str())
                     .or_default() += 1;

@@ -5,7 +5,8 @@ use std::time::Duration;
 use vnfpool_model::{Role, SlotId, Time};
 use vnfpool_succession::element::{self, Cause, Element, Input, Settings};
 
-use super::{Furniture, Heard, Plane, SlotView};
+use super::takeover::Stopwatch;
+use super::{Furniture, Heard, Plane, SlotView, Takeover};
 use crate::pulse::now;
 
 /// What is heard on a LAN in one round; more than its socket can hold, and a flooded one does not
@@ -22,8 +23,7 @@ pub(super) struct Running {
     pub(super) machine: Element,
     pub(super) plane: Plane,
     counters: SlotView,
-    /// When the vote went out or the handover came, until the gate is open.
-    change_began: Option<Time>,
+    stopwatch: Stopwatch,
     /// When the LANs were first told in this epoch, and how often since.
     announced: Option<(Time, usize)>,
     announce_next: Time,
@@ -54,7 +54,7 @@ impl Running {
             machine,
             plane,
             counters: SlotView::default(),
-            change_began: None,
+            stopwatch: Stopwatch::default(),
             announced: None,
             announce_next: Time::NEVER,
         }
@@ -113,13 +113,15 @@ impl Running {
         self.announce_next = Time::NEVER;
     }
 
-    /// The gate is open: tells the LANs for the first time. Returns how long the change took.
-    pub(super) fn announce(&mut self) -> Duration {
+    /// The gate is open: tells the LANs for the first time. Returns where the time has gone.
+    pub(super) fn announce(&mut self) -> Takeover {
         let at = now();
         (self.plane.furniture.announce)();
         self.announced = Some((at, 1));
         self.announce_next = at.after(Duration::from_millis(ANNOUNCE_AT_MS[1]));
-        at.since(self.change_began.take().unwrap_or(at))
+        let takeover = self.stopwatch.told(now());
+        self.counters.takeover = Some(takeover);
+        takeover
     }
 
     /// The gate is open until then.
@@ -135,6 +137,7 @@ impl Running {
         self.counters.gate = until;
         // The machine's word is the deadline: it may be earlier than the last one.
         self.plane.fence.open_until(until);
+        self.stopwatch.open(now());
     }
 
     /// Again after a takeover, then now and then while the gate is open.
@@ -159,18 +162,17 @@ impl Running {
     /// Counts what the machine tells.
     pub(super) fn note(&mut self, notice: element::Notice) {
         match notice {
-            element::Notice::Voted { .. } => self.change_began = Some(now()),
+            element::Notice::Voted { silence, .. } => self.stopwatch.vote(now(), silence),
             element::Notice::RoleChanged { role, cause, .. } => {
                 match (role, cause) {
                     (Role::Active, Cause::Failover) => self.counters.failovers += 1,
-                    (Role::Active, Cause::Handover) => {
-                        self.change_began = Some(now());
-                        self.counters.handovers += 1;
-                    }
+                    (Role::Active, Cause::Handover) => self.counters.handovers += 1,
                     _ => self.counters.records += 1,
                 }
-                if role != Role::Active {
-                    self.change_began = None;
+                if role == Role::Active {
+                    self.stopwatch.answer(now());
+                } else {
+                    self.stopwatch.stop();
                 }
             }
             _ => {}

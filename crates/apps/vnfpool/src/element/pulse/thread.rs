@@ -313,8 +313,12 @@ impl Thread {
             }
             Effect::Gate { until, .. } => running.raise(until),
             Effect::Announce { epoch } => {
-                let after = running.announce();
-                self.tell(Notice::Serving { slot, epoch, after });
+                let takeover = running.announce();
+                self.tell(Notice::Serving {
+                    slot,
+                    epoch,
+                    takeover,
+                });
             }
             Effect::Drain { .. } => self.tell(Notice::Drain { slot }),
             Effect::AskWitnesses => running.ask_witnesses(),
