@@ -109,13 +109,12 @@ impl Drop for Daemon {
     }
 }
 
-/// The resident memory of processes together, in KiB.
+/// The resident memory of processes together, in KiB; what several of them share counts once (their
+/// proportional set sizes).
 pub(crate) fn resident_kib(processes: &[ProcessMark]) -> u64 {
     let of = |process: &ProcessMark| {
-        let status = fs::read_to_string(format!("/proc/{}/status", process.pid)).ok()?;
-        let line = status
-            .lines()
-            .find_map(|line| line.strip_prefix("VmRSS:"))?;
+        let status = fs::read_to_string(format!("/proc/{}/smaps_rollup", process.pid)).ok()?;
+        let line = status.lines().find_map(|line| line.strip_prefix("Pss:"))?;
         line.split_whitespace().next()?.parse::<u64>().ok()
     };
     processes.iter().filter_map(of).sum()

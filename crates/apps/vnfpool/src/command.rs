@@ -10,6 +10,8 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use thiserror::Error;
 use tokio::process::Command;
 
+use crate::element::INHERITANCE;
+
 /// Why a command did not do its work.
 #[derive(Debug, Error)]
 pub(crate) enum CommandError {
@@ -28,6 +30,8 @@ pub(crate) enum CommandError {
 /// At the limit, or when nobody waits for it any more, everything is killed that it has started.
 pub(crate) async fn run(mut command: Command, limit: Duration) -> Result<(), CommandError> {
     command.stdin(Stdio::null()).process_group(0);
+    // Those are the daemon's own: a command must not speak for it.
+    command.env_remove("NOTIFY_SOCKET").env_remove(INHERITANCE);
     let mut child = command.spawn().map_err(CommandError::Start)?;
     let mut group = Group(child.id());
     match tokio::time::timeout(limit, child.wait()).await {

@@ -25,7 +25,7 @@ pub const BUNDLE_MAX: usize = 64;
 const NAME_BYTES_MAX: usize = 2_048;
 
 /// The most bundles that are taken out at once.
-const BUNDLES_MAX: usize = 64;
+const BUNDLES_MAX: usize = 4_096;
 
 /// Holds bundles of descriptors for the next process.
 #[derive(Debug)]

@@ -218,6 +218,8 @@ impl FunctionProbe {
             source,
         };
         let child = Command::new(program)
+            // It must not speak to the service manager in the agent's name.
+            .env_remove("NOTIFY_SOCKET")
             .args(arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::null())

@@ -210,6 +210,13 @@ impl Agent {
         }
     }
 
+    /// Tells the hooks of every slot its role, whether it is news or not.
+    fn tell_roles(&self, reason: &str) {
+        for (id, slot) in self.pulse.view().slots {
+            self.tell_role(id, slot.epoch, slot.role, reason);
+        }
+    }
+
     /// What `on_active` has switched on for a slot is switched off when the slot goes.
     fn tell_end_of_slot(&self, id: SlotId, epoch: Epoch, reason: &str) {
         let mut state = self.state();

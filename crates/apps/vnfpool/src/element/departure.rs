@@ -10,6 +10,10 @@ use super::agent::{ASK_AGAIN, Agent};
 /// How long a stopping agent tries to hand its slots over.
 const HAND_OVER_TIME_MAX: Duration = Duration::from_secs(2);
 
+/// After so long of refusals it hands over to what there is: a successor that is behind is better than
+/// none, and without the manager it could not even claim the slot.
+const RESIGN_AFTER: Duration = Duration::from_secs(1);
+
 /// How often the outcome is looked at.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
@@ -18,7 +22,16 @@ pub(super) async fn hand_over_all(agent: &Agent) {
     if !agent.serves() {
         return;
     }
-    let ask = |slot| agent.pulse.input(slot, Input::HandOver);
+    let began = Instant::now();
+    let ask = |slot| {
+        let patient = began.elapsed() < RESIGN_AFTER;
+        let input = if patient {
+            Input::HandOver
+        } else {
+            Input::Resign
+        };
+        agent.pulse.input(slot, input);
+    };
     ask_until_done(|| agent.to_hand_over(), ask).await;
     if agent.serves() {
         tracing::warn!("stopping without a successor: nobody serves until another element can");

@@ -47,6 +47,7 @@ pub(crate) fn start(
     health: Health,
     interfaces: &[String],
     stop: Arc<AtomicBool>,
+    resumes: bool,
     told: Told,
 ) -> anyhow::Result<JoinHandle<()>> {
     let mut watched = Vec::new();
@@ -75,12 +76,19 @@ pub(crate) fn start(
     };
     std::thread::Builder::new()
         .name("health".into())
-        .spawn(move || guard::or_abort("health", || watch(&mut watcher, &stop, told.change)))
+        .spawn(move || {
+            guard::or_abort("health", || {
+                watch(&mut watcher, &stop, resumes, told.change)
+            })
+        })
         .context("start the health thread")
 }
 
-fn watch(watcher: &mut Watcher, stop: &AtomicBool, mut on_change: OnChange) {
-    // Unknown is not healthy.
+fn watch(watcher: &mut Watcher, stop: &AtomicBool, resumes: bool, mut on_change: OnChange) {
+    // Unknown is not healthy, but no news either for an agent that goes on: the process before knew.
+    while resumes && watcher.waits_for_probe() && !stop.load(Ordering::Relaxed) {
+        std::thread::sleep(INTERVAL);
+    }
     let mut told: Option<Vec<String>> = None;
     let mut healthy_since = None;
     while !stop.load(Ordering::Relaxed) {
@@ -141,6 +149,10 @@ struct Watcher {
 }
 
 impl Watcher {
+    fn waits_for_probe(&self) -> bool {
+        self.probe.as_ref().is_some_and(Prober::has_not_answered)
+    }
+
     fn faults(&mut self) -> Vec<String> {
         let mut faults = Vec::new();
         self.check_forwarding(&mut faults);
@@ -241,12 +253,25 @@ const PROBE_GRACE: Duration = Duration::from_secs(2);
 struct Answer {
     fault: Option<String>,
     at: Instant,
+    is_first: bool,
 }
 
 impl Answer {
     fn now(fault: Option<String>) -> Self {
-        let at = Instant::now();
-        Self { fault, at }
+        Self {
+            fault,
+            at: Instant::now(),
+            is_first: false,
+        }
+    }
+
+    /// It has said nothing yet.
+    fn none() -> Self {
+        let unknown = "the function probe has not answered yet".to_owned();
+        Self {
+            is_first: true,
+            ..Self::now(Some(unknown))
+        }
     }
 
     /// An answer that is too old is one no longer.
@@ -266,8 +291,7 @@ struct Prober {
 
 impl Prober {
     fn start(probe: Probe, stop: Arc<AtomicBool>) -> anyhow::Result<Self> {
-        let unknown = "the function probe has not answered yet".to_owned();
-        let answer = Arc::new(Mutex::new(Answer::now(Some(unknown))));
+        let answer = Arc::new(Mutex::new(Answer::none()));
         let result = Arc::clone(&answer);
         let Probe {
             command,
@@ -288,6 +312,12 @@ impl Prober {
             .context("start the probe thread")?;
         let age_max = interval + timeout + PROBE_GRACE;
         Ok(Self { answer, age_max })
+    }
+
+    /// Neither has it answered, nor has it had the time to.
+    fn has_not_answered(&self) -> bool {
+        let answer = self.answer.lock().unwrap_or_else(PoisonError::into_inner);
+        answer.is_first && answer.at.elapsed() <= self.age_max
     }
 
     fn fault(&self) -> Option<String> {

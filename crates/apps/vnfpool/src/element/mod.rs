@@ -39,6 +39,7 @@ use vnfpool_config::{ElementConfig, ElementFile, Realtime};
 use vnfpool_conntrack::Scope;
 use vnfpool_heartbeat::PathSpec;
 use vnfpool_linux::{addresses, links, preflight, realtime};
+use vnfpool_model::Incarnation;
 use vnfpool_succession::element::Input;
 use vnfpool_transport::enrolment;
 use vnfpool_transport::pki::Credentials;
@@ -56,6 +57,7 @@ use self::sync::SyncHub;
 use crate::cli::args::{ElementJoin, ElementRun};
 use crate::daemon;
 
+pub(crate) use self::inheritance::VARIABLE as INHERITANCE;
 pub(crate) use self::supervise::supervise;
 
 /// LANs of virtual addresses are paths too; this keeps their names apart from others.
@@ -91,9 +93,15 @@ pub(crate) fn join(args: &ElementJoin) -> anyhow::Result<()> {
 /// Runs the element's agent until it is told to stop.
 pub(crate) fn run(args: &ElementRun) -> anyhow::Result<()> {
     // Before anything is opened under its number.
-    let estate = Estate::inherit()?;
+    let estate = Estate::inherit();
     daemon::start_log();
-    if estate.is_some() {
+    let is_supervised = !matches!(estate, Ok(None));
+    let estate = estate.unwrap_or_else(|error| {
+        // A supervisor of another version: this agent runs, and cannot be gone on with.
+        tracing::warn!("a restart of this agent will move its slots: {error:#}");
+        None
+    });
+    if is_supervised {
         // Without its supervisor it would not be started again: it stops in order.
         let signal = Some(rustix::process::Signal::TERM);
         rustix::process::set_parent_process_death_signal(signal).context("watch the supervisor")?;
@@ -105,6 +113,8 @@ pub(crate) fn run(args: &ElementRun) -> anyhow::Result<()> {
 }
 
 async fn serve(config: ElementConfig, estate: Option<Estate>) -> anyhow::Result<()> {
+    // Whoever asks early is answered as well: by a clean stop.
+    let stop = daemon::Stop::watch()?;
     // Held to the end: what a second agent would close at its start is what this one serves with.
     let _lock = lock::take(&config.dir)?;
     let (plane, inherited) = match resume(&config, estate.as_ref()) {
@@ -121,6 +131,7 @@ async fn serve(config: ElementConfig, estate: Option<Estate>) -> anyhow::Result<
         config,
         estate,
         inherited,
+        stop,
     };
     let outcome = serve_behind(start).await;
     let plane = plane.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -130,6 +141,17 @@ async fn serve(config: ElementConfig, estate: Option<Estate>) -> anyhow::Result<
     removed.context("take the virtual addresses and the gate away")
 }
 
+/// The life that this process is of.
+fn identity_of(
+    config: &ElementConfig,
+    inherited: Option<&Inherited>,
+) -> anyhow::Result<(Incarnation, Continuity)> {
+    Ok(match inherited {
+        Some(inherited) => (inherited.setup.incarnation, inherited.setup.continuity()),
+        None => (incarnation::next(&config.dir)?, Continuity::random()?),
+    })
+}
+
 /// What an agent begins with.
 struct Start {
     /// The caller takes it away, also when serving fails half-way.
@@ -137,6 +159,7 @@ struct Start {
     config: ElementConfig,
     estate: Option<Estate>,
     inherited: Option<Inherited>,
+    stop: daemon::Stop,
 }
 
 async fn serve_behind(start: Start) -> anyhow::Result<()> {
@@ -145,22 +168,21 @@ async fn serve_behind(start: Start) -> anyhow::Result<()> {
         config,
         estate,
         mut inherited,
+        mut stop,
     } = start;
     let keys = open_keys(estate.as_ref(), inherited.as_mut());
     let realtime = Arc::new(Mutex::new(String::new()));
     let (notices, noticed) = mpsc::channel(NOTICES_MAX);
     let prepare = prepare_thread(config.realtime, Arc::clone(&realtime));
     let paths = open_paths(&path_specs(&config), estate.as_ref(), inherited.is_some())?;
-    let (pulse, thread) = Pulse::start(paths, keys, notices, prepare)?;
     // First the leases, then everything else.
-    if let Some(inherited) = &mut inherited {
-        take_up(&plane, &pulse, inherited)?;
-    }
-    let credentials = load_credentials(&config)?;
-    let (incarnation, continuity) = match &inherited {
-        Some(inherited) => (inherited.setup.incarnation, inherited.setup.continuity()),
-        None => (incarnation::next(&config.dir)?, Continuity::random()?),
+    let first = match &inherited {
+        Some(inherited) => take_up(&plane, inherited)?,
+        None => Vec::new(),
     };
+    let (pulse, thread) = Pulse::start(paths, keys, first, notices, prepare)?;
+    let credentials = load_credentials(&config)?;
+    let (incarnation, continuity) = identity_of(&config, inherited.as_ref())?;
     let setup = SetupKeeper::new(estate.as_ref(), &config, incarnation, continuity);
     if let Err(error) = vnfpool_conntrack::enable_events() {
         tracing::warn!("service state may be incomplete: {error}");
@@ -188,6 +210,7 @@ async fn serve_behind(start: Start) -> anyhow::Result<()> {
         realtime,
         setup,
     }));
+    let resumes = inherited.is_some();
     if let Some(inherited) = inherited
         && let Err(error) = furnish(&agent, inherited).await
     {
@@ -199,7 +222,7 @@ async fn serve_behind(start: Start) -> anyhow::Result<()> {
     }
     let stop_health = Arc::new(AtomicBool::new(false));
     let (made_anew, mut is_made_anew) = mpsc::channel(1);
-    let health = watch_health(&agent, &plane, &stop_health, made_anew)?;
+    let health = watch_health(&agent, &plane, &stop_health, resumes, made_anew)?;
     let mut tasks = tokio::task::JoinSet::new();
     tasks.spawn(take_notices(Arc::clone(&agent), noticed));
     tasks.spawn(steer(Arc::clone(&agent)));
@@ -214,7 +237,7 @@ async fn serve_behind(start: Start) -> anyhow::Result<()> {
     );
     daemon::ready();
     let outcome = tokio::select! {
-        signal = daemon::told_to_stop() => signal.map(|signal| tracing::info!(signal, "stopping")),
+        signal = stop.told() => { tracing::info!(signal, "stopping"); Ok(()) }
         error = control::run(Arc::clone(&agent)) => error,
         Some(interface) = is_made_anew.recv() => Err(anyhow!(
             "the interface '{interface}' was removed and made anew: start the agent again, its \
@@ -349,6 +372,7 @@ fn watch_health(
     agent: &Arc<Agent>,
     plane: &Arc<Mutex<Option<DataPlane>>>,
     stop: &Arc<AtomicBool>,
+    resumes: bool,
     made_anew: mpsc::Sender<String>,
 ) -> anyhow::Result<std::thread::JoinHandle<()>> {
     let lans = agent.config.lans.iter().map(|l| l.interface.clone());
@@ -375,6 +399,7 @@ fn watch_health(
         agent.config.health.clone(),
         &interfaces,
         Arc::clone(stop),
+        resumes,
         told,
     )
 }

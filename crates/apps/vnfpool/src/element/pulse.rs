@@ -205,6 +205,7 @@ impl Pulse {
     pub(crate) fn start(
         paths: Paths,
         keys: Keyring,
+        first: Vec<Command>,
         notices: mpsc::Sender<Notice>,
         prepare: impl FnOnce() + Send + 'static,
     ) -> anyhow::Result<(Self, JoinHandle<()>)> {
@@ -214,7 +215,7 @@ impl Pulse {
             .spawn(move || {
                 guard::or_abort("pulse", move || {
                     prepare();
-                    thread.run();
+                    thread.run(first);
                 });
             });
         Ok((handle, spawned.context("start the heartbeat thread")?))

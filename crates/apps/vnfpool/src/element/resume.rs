@@ -12,7 +12,7 @@ use super::MANAGER_PATH;
 use super::agent::{self, Agent};
 use super::inheritance::{self, Estate, Inherited};
 use super::plane::DataPlane;
-use super::pulse::{Command, Pulse};
+use super::pulse::Command;
 use crate::pulse::{Keyring, now};
 
 /// What another process of this life has left, and its gate; none if a new life has to begin.
@@ -68,12 +68,12 @@ pub(super) fn open_paths(
     Ok(paths)
 }
 
-/// Hands the leases of the process before to the thread that renews them.
+/// What the thread that renews leases has to begin with, before it looks at its sockets: what
+/// waits there is about these slots.
 pub(super) fn take_up(
     plane: &Mutex<Option<DataPlane>>,
-    pulse: &Pulse,
-    inherited: &mut Inherited,
-) -> anyhow::Result<()> {
+    inherited: &Inherited,
+) -> anyhow::Result<Vec<Command>> {
     let mut plane = plane.lock().unwrap_or_else(PoisonError::into_inner);
     let plane = plane.as_mut().context("the agent stops")?;
     let manager = PeerPath {
@@ -84,32 +84,35 @@ pub(super) fn take_up(
             .parse()
             .context("the manager's address")?,
     };
-    pulse.send(Command::Reach {
+    let mut commands = vec![Command::Reach {
         node: NodeId::MANAGER,
         paths: vec![manager],
-    });
+    }];
     for peer in &inherited.configuration.peers {
-        pulse.send(Command::Reach {
+        commands.push(Command::Reach {
             node: NodeId(peer.node),
             paths: agent::paths_to(&peer.paths),
         });
     }
     for slot in &inherited.slots {
         let (fence, kept) = plane.take_up(slot.id, slot.index)?;
-        pulse.send(Command::ResumeSlot {
+        commands.push(Command::ResumeSlot {
             id: slot.id,
             machine: Box::new(slot.machine.clone()),
             fence,
             kept,
         });
     }
-    Ok(())
+    Ok(commands)
 }
 
 /// Everything that a slot can do without for a moment: devices, sockets, names, connections.
 pub(super) async fn furnish(agent: &Arc<Agent>, inherited: Inherited) -> anyhow::Result<()> {
     // Peers may call from now on: the copy of service state grows older meanwhile.
     agent.resume_peers(&inherited.setup, &inherited.configuration);
+    if inherited.slots.iter().all(|slot| slot.machine.able()) {
+        agent.inherit_able();
+    }
     let mut names = Vec::new();
     {
         let mut plane = agent.plane.lock().unwrap_or_else(PoisonError::into_inner);
@@ -125,7 +128,7 @@ pub(super) async fn furnish(agent: &Arc<Agent>, inherited: Inherited) -> anyhow:
     }
     tracing::warn!(
         slots = names.len(),
-        after_ms = inherited.age.as_millis(),
+        left_ms_ago = inherited.age.as_millis(),
         "the agent goes on where another process of this life has ended"
     );
     agent.resume(inherited.configuration, names).await;

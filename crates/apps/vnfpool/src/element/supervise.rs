@@ -16,6 +16,7 @@ use anyhow::{Context, bail};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::{Child, Command};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinHandle;
 use vnfpool_inheritance::{Anchor, Memory};
 
 use super::inheritance::VARIABLE;
@@ -28,6 +29,15 @@ const SHORT_LIFE: Duration = Duration::from_secs(1);
 /// So many short lives in a row, and the supervisor gives up: somebody has to look.
 const SHORT_LIVES_MAX: u32 = 5;
 
+/// The exit code of a Rust program whose main task has panicked: it has crashed, it did not decide.
+const PANICKED: i32 = 101;
+
+/// How often a stop is asked for when the agent dies of it.
+const STOPS_MAX: u32 = 3;
+
+/// By then a program answers to signals.
+const FIRST_MOMENTS: Duration = Duration::from_millis(500);
+
 /// A new program has to accept the configuration within this time, or the old one goes on.
 const CHECK_TIME_MAX: Duration = Duration::from_secs(5);
 
@@ -35,8 +45,7 @@ const CHECK_TIME_MAX: Duration = Duration::from_secs(5);
 pub(crate) fn supervise(args: &ElementRun) -> anyhow::Result<ExitCode> {
     daemon::start_log();
     let supervisor = Supervisor {
-        // By its path: another file may stand there by the time it is started again.
-        program: std::env::current_exe().context("find this program")?,
+        program: program()?,
         config: args.config.clone(),
         memory: Memory::create()?,
         anchor: Anchor::create()?,
@@ -64,13 +73,26 @@ impl Supervisor {
         let mut short_lives = 0;
         let mut agent = self.start()?;
         let mut began = Instant::now();
+        let mut check: Option<JoinHandle<bool>> = None;
         loop {
+            let checked = async {
+                match &mut check {
+                    Some(check) => check.await.unwrap_or(false),
+                    None => std::future::pending().await,
+                }
+            };
             let status = tokio::select! {
                 status = agent.wait() => status?,
                 _ = terminate.recv() => return self.stop(agent).await,
                 _ = interrupt.recv() => return self.stop(agent).await,
                 _ = hangup.recv() => {
-                    if !self.accepts_configuration().await {
+                    let accepts = accepts_configuration(self.program.clone(), self.config.clone());
+                    check = Some(tokio::spawn(accepts));
+                    continue;
+                }
+                accepted = checked => {
+                    check = None;
+                    if !accepted {
                         continue;
                     }
                     tracing::info!(program = %self.program.display(), "replacing the agent");
@@ -79,9 +101,9 @@ impl Supervisor {
                     continue;
                 }
             };
-            let Some(signal) = status.signal() else {
+            if status.signal().is_none() && status.code() != Some(PANICKED) {
                 return Ok(code_of(status));
-            };
+            }
             short_lives = match began.elapsed() < SHORT_LIFE {
                 true => short_lives + 1,
                 false => 0,
@@ -91,15 +113,12 @@ impl Supervisor {
             }
             if short_lives >= SHORT_LIVES_MAX {
                 bail!(
-                    "the agent has died {short_lives} times at once, last by signal {signal}: see its log"
+                    "the agent has died {short_lives} times at once, last by {status}: see its log"
                 );
             }
             (agent, began) = (self.start()?, Instant::now());
             // After the fact: the agent has no time to lose.
-            tracing::warn!(
-                signal,
-                "the agent was ended by a signal and has been started again"
-            );
+            tracing::warn!("the agent has died ({status}) and has been started again");
         }
     }
 
@@ -117,17 +136,25 @@ impl Supervisor {
         command.spawn().with_context(|| format!("start {program}"))
     }
 
-    /// A clean stop is the agent's own affair: it hands over first.
+    /// A clean stop is the agent's own affair: it hands over first. One that was killed by being asked
+    /// in its first moments has left everything; the next one takes it away.
     async fn stop(&self, mut agent: Child) -> anyhow::Result<ExitCode> {
-        let pid = agent
-            .id()
-            .and_then(|id| i32::try_from(id).ok())
-            .and_then(Pid::from_raw);
-        if let Some(pid) = pid {
-            // It may have ended just now.
-            let _ = kill_process(pid, Signal::TERM);
+        for _ in 0..STOPS_MAX {
+            let pid = agent.id().and_then(|id| i32::try_from(id).ok());
+            if let Some(pid) = pid.and_then(Pid::from_raw) {
+                // It may have ended just now.
+                let _ = kill_process(pid, Signal::TERM);
+            }
+            let status = agent.wait().await?;
+            if status.signal().is_none() {
+                return Ok(code_of(status));
+            }
+            tracing::warn!("the agent has died ({status}) instead of stopping in order");
+            agent = self.start()?;
+            tokio::time::sleep(FIRST_MOMENTS).await;
         }
-        Ok(code_of(agent.wait().await?))
+        agent.kill().await.context("end the agent")?;
+        Ok(ExitCode::FAILURE)
     }
 
     /// What the agent would go on with has killed it: the next one begins a new life.
@@ -136,27 +163,37 @@ impl Supervisor {
         Memory::adopt(fd)?.forget();
         Ok(())
     }
+}
 
-    /// Whether the program that stands there now would run.
-    async fn accepts_configuration(&self) -> bool {
-        let mut check = Command::new(&self.program);
-        check.arg("check").arg(&self.config).kill_on_drop(true);
-        let program = self.program.display();
-        match tokio::time::timeout(CHECK_TIME_MAX, check.output()).await {
-            Ok(Ok(output)) if output.status.success() => true,
-            Ok(Ok(output)) => {
-                let text = String::from_utf8_lossy(&output.stderr);
-                tracing::error!(%program, "not replaced: it refuses the configuration: {}", text.trim());
-                false
-            }
-            Ok(Err(error)) => {
-                tracing::error!(%program, %error, "not replaced: it cannot be started");
-                false
-            }
-            Err(_) => {
-                tracing::error!(%program, "not replaced: it does not answer");
-                false
-            }
+/// This program by its path, since another file may stand there by the time it is started again; as it
+/// was called, since that may be a link to the newest one.
+fn program() -> anyhow::Result<PathBuf> {
+    let called = std::env::args_os().next().map(PathBuf::from);
+    match called.filter(|path| path.is_absolute()) {
+        Some(path) => Ok(path),
+        None => std::env::current_exe().context("find this program"),
+    }
+}
+
+/// Whether the program that stands there now would run.
+async fn accepts_configuration(program: PathBuf, config: PathBuf) -> bool {
+    let mut check = Command::new(&program);
+    check.arg("check").arg(&config).kill_on_drop(true);
+    let program = program.display();
+    match tokio::time::timeout(CHECK_TIME_MAX, check.output()).await {
+        Ok(Ok(output)) if output.status.success() => true,
+        Ok(Ok(output)) => {
+            let text = String::from_utf8_lossy(&output.stderr);
+            tracing::error!(%program, "not replaced: it refuses the configuration: {}", text.trim());
+            false
+        }
+        Ok(Err(error)) => {
+            tracing::error!(%program, %error, "not replaced: it cannot be started");
+            false
+        }
+        Err(_) => {
+            tracing::error!(%program, "not replaced: it does not answer");
+            false
         }
     }
 }

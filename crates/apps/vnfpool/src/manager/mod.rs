@@ -218,7 +218,7 @@ async fn serve(dir: &Path, config: ManagerConfig) -> anyhow::Result<()> {
         first
     );
     daemon::ready();
-    let signal = daemon::told_to_stop().await?;
+    let signal = daemon::Stop::watch()?.told().await;
     tracing::info!(signal, "the manager stops; pairs go on without it");
     let _ = stop.send(true);
     accepting.abort();

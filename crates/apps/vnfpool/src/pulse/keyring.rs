@@ -18,6 +18,9 @@ use vnfpool_wire::datagram::{BODY_BYTES_MAX, Message, NodeId};
 /// So many sequences are reserved at once, and skipped by the next process.
 const RESERVED_AT_ONCE: u64 = 4_096;
 
+/// Changes with the form in which a keyring is kept; a test says when that has happened.
+const LAYOUT: u32 = 1;
+
 /// Longest form of a keyring that is kept.
 const KEPT_BYTES_MAX: usize = 24 * 1024;
 
@@ -73,6 +76,7 @@ struct PeerKeys {
 /// The form in which a keyring is kept.
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Kept {
+    layout: u32,
     peers: Vec<KeptPeer>,
 }
 
@@ -151,6 +155,8 @@ impl Keyring {
     /// # Errors
     /// It is not readable: of another version of the program, say.
     pub(crate) fn inherit(kept: &[u8]) -> anyhow::Result<Self> {
+        let (layout, _) = postcard::take_from_bytes::<u32>(kept)?;
+        anyhow::ensure!(layout == LAYOUT, "they are of another version");
         let kept: Kept = postcard::from_bytes(kept)?;
         let peer = |peer: KeptPeer| {
             anyhow::Ok(PeerKeys {
@@ -195,6 +201,7 @@ impl Keyring {
             open_previous: peer.open_previous.as_ref().map(open),
         };
         let kept = Kept {
+            layout: LAYOUT,
             peers: self.peers.iter().map(peer).collect(),
         };
         let mut bytes = [0; KEPT_BYTES_MAX];
@@ -435,6 +442,36 @@ mod tests {
             assert!(is_message(&pass(&mut next, 2, &mut peer), 1));
             assert!(is_message(&pass(&mut peer, 1, &mut next), 2));
         }
+    }
+
+    /// Goal: a program never takes keys that were kept in another form for its own, and reserves from
+    /// a wrong number. If this fails, raise [`LAYOUT`] and take the new bytes.
+    #[test]
+    fn the_form_has_not_changed_without_its_number() {
+        let one = |number| {
+            let origin = Origin {
+                secret: [number; 32],
+                is_initiator: true,
+            };
+            (origin, u64::from(number) * 1_000)
+        };
+        let kept = Kept {
+            layout: LAYOUT,
+            peers: vec![KeptPeer {
+                node: NodeId(2),
+                seal: one(1),
+                seal_next: Some(one(2)),
+                open: one(3),
+                is_open_used: true,
+                open_previous: Some(one(4)),
+            }],
+        };
+        let bytes = postcard::to_allocvec(&kept).unwrap();
+        let sum = |sum: u32, byte: &u8| sum.wrapping_mul(31).wrapping_add(u32::from(*byte));
+        assert_eq!(
+            (LAYOUT, bytes.len(), bytes.iter().fold(0, sum)),
+            (1, 146, 2_141_294_365)
+        );
     }
 
     #[test]

@@ -38,6 +38,8 @@ pub enum Input {
     /// Hand the slot to the successor, when it has all service state: an operator's switchover, a
     /// clean stop.
     HandOver,
+    /// Hand the slot to the successor, whatever it has: the alternative is that nobody serves.
+    Resign,
     /// The state stream has carried everything to the successor ([`Effect::Drain`]).
     Drained,
     /// A witness of the LAN with this index answered (S3).

@@ -154,7 +154,7 @@ impl Element {
     /// moment. It was written down after an input and before that input's effects, so some of them
     /// may be missing; all of them are repeated or time out.
     ///
-    /// What came meanwhile is lost, unlike after a freeze: silence is measured from now on only
+    /// What came meanwhile may be lost, unlike after a freeze: silence is measured from now on only
     /// (S2), and for a moment nothing is concluded from what is missing.
     pub fn resume(&mut self, now: Time) {
         self.now = now;
@@ -167,6 +167,12 @@ impl Element {
     #[must_use]
     pub const fn settings(&self) -> &Settings {
         &self.settings
+    }
+
+    /// Whether its function could serve, as was said last.
+    #[must_use]
+    pub const fn able(&self) -> bool {
+        self.able
     }
 
     /// The time of the newest input.
@@ -186,6 +192,7 @@ impl Element {
             Input::Able(able) => self.able_changed(now, able, out),
             Input::InSync { peer, as_of } => self.copy.learn(peer, as_of),
             Input::HandOver => self.hand_over_as_asked(now, out),
+            Input::Resign => self.hand_over(now, out),
             Input::Drained => {
                 if matches!(self.handover, Some(HandoverState::Draining(_))) {
                     self.complete_handover(now, out);

@@ -45,7 +45,7 @@ pub(crate) enum ElementCommand {
     /// Enrol this element with a one-time token
     #[command(after_help = ELEMENT_JOIN_EXAMPLES)]
     Join(ElementJoin),
-    /// Run the element's agent in the foreground
+    /// Run the element's agent in the foreground, once: `supervise` also starts it again
     #[command(after_help = ELEMENT_RUN_EXAMPLES)]
     Run(ElementRun),
     /// Run the element's agent, and start it again at once when it is killed or crashes

@@ -66,6 +66,11 @@ impl Agent {
         self.configure_peers(me, configuration);
     }
 
+    /// The function was found able by the process before.
+    pub(in crate::element) fn inherit_able(&self) {
+        self.faults.inherit_able();
+    }
+
     /// Goes on with the slots that were taken up from another process of this life.
     pub(in crate::element) async fn resume(
         &self,
@@ -73,6 +78,8 @@ impl Agent {
         slots: Vec<(SlotId, String)>,
     ) {
         self.state().slots.extend(slots);
+        // Whether the process before has told, or was killed in the middle, nobody knows.
+        self.tell_roles("going on in another process");
         let mut newest = self.configuration.lock().await;
         let configuration = newest.insert(configuration);
         self.try_to_carry_out(configuration).await;

@@ -29,6 +29,11 @@ impl Faults {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Another process of this life has looked at the function and found it able.
+    pub(super) fn inherit_able(&self) {
+        self.known().function.get_or_insert_default();
+    }
+
     /// All of them; none when this element could serve.
     pub(super) fn list(&self) -> Vec<String> {
         self.known().list()

@@ -134,7 +134,7 @@ fn a_panic_closes_every_gate() {
         settings: settings(),
         plane,
     });
-    assert!(!ends_well(move || thread.run()));
+    assert!(!ends_well(move || thread.run(Vec::new())));
     assert!(!open.load(Ordering::Relaxed));
 }
 

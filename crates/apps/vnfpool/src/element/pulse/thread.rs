@@ -66,7 +66,10 @@ impl Thread {
         Ok((handle, thread))
     }
 
-    pub(super) fn run(mut self) {
+    pub(super) fn run(mut self, first: Vec<Command>) {
+        for command in first {
+            self.obey(command);
+        }
         let mut due = Time::ZERO;
         loop {
             // The sockets first: what waits there is older than any timer (S2).

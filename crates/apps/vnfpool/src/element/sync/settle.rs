@@ -4,6 +4,8 @@
 //! them at first (`vnfpool_conntrack::TcpInfo::learning`). A while after the takeover it has, and
 //! the lenience ends.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use vnfpool_conntrack::{Scope, make_strict};
@@ -23,12 +25,15 @@ const RETRY_AFTER: Duration = Duration::from_secs(5);
 pub(super) struct Settling {
     due: Option<Instant>,
     running: Option<std::thread::JoinHandle<bool>>,
+    /// Ends what is running: there are copies in the table again, or newer connections taken over.
+    stop: Arc<AtomicBool>,
 }
 
 impl Settling {
     /// This element has just become the active of a slot.
     pub(super) fn begin(&mut self) {
         self.due = Some(Instant::now() + LENIENT_FOR);
+        self.stop.store(true, Ordering::Relaxed);
     }
 
     /// Called often; starts the work when it is due. `is_standby`: this element also holds
@@ -40,12 +45,17 @@ impl Settling {
                 self.due = Some(Instant::now() + RETRY_AFTER);
             }
         }
+        if is_standby {
+            self.stop.store(true, Ordering::Relaxed);
+        }
         let is_due = self.due.is_some_and(|due| due <= Instant::now());
         if !is_due || is_standby || self.running.is_some() {
             return;
         }
         let scope = scope.clone();
-        let work = move || settle(&scope);
+        self.stop = Arc::default();
+        let stop = Arc::clone(&self.stop);
+        let work = move || settle(&scope, &stop);
         let started = std::thread::Builder::new()
             .name("settle".into())
             .spawn(work);
@@ -62,12 +72,14 @@ impl Settling {
     }
 }
 
-fn settle(scope: &Scope) -> bool {
-    let pause = || {
+/// False if it has to be done again.
+fn settle(scope: &Scope, stop: &AtomicBool) -> bool {
+    let goes_on = || {
         std::thread::sleep(PAUSE);
-        true
+        !stop.load(Ordering::Relaxed)
     };
-    match make_strict(scope, pause) {
+    match make_strict(scope, goes_on) {
+        Ok(_) if stop.load(Ordering::Relaxed) => false,
         Ok(connections) => {
             tracing::info!(connections, "strict tracking of connections taken over");
             true
