@@ -1,0 +1,203 @@
+//! A history: a pool begins, suffers faults, and has to recover when they are over.
+
+mod plan;
+mod profile;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+pub use plan::{Plan, Step, Wait};
+pub use profile::{PROFILES, Profile, Style};
+
+use crate::broken::{Breakage, Broken};
+use crate::faults;
+use crate::invariants::{Invariant, Violation};
+use crate::random::Random;
+use crate::trace::Trace;
+use crate::world::{MS, World};
+
+/// How long it takes at most, after the last fault is over, until there are one holder and an
+/// armed successor in each slot: the longest back-off before a standby is armed again (8 s), two
+/// manager leases, and the rest for a snapshot, keys and elections.
+pub const RECOVERY_NS_MAX: u64 = 15_000 * MS;
+
+/// Afterwards nothing changes for so long.
+const QUIET_NS: u64 = 3_000 * MS;
+
+/// How a history is told.
+#[derive(Clone, Debug, Default)]
+pub struct Telling {
+    /// Keep the timeline.
+    pub lines: bool,
+    /// And print it.
+    pub aloud: bool,
+    /// Only these steps, by their number; none: all.
+    pub keep: Option<Vec<usize>>,
+    /// What is wrong with the world on purpose.
+    pub broken: Option<Broken>,
+    /// Only this property counts.
+    pub only: Option<Invariant>,
+}
+
+/// What came out.
+#[derive(Clone, Debug, Default)]
+pub struct Outcome {
+    /// What did not hold.
+    pub violation: Option<Violation>,
+    /// What did not hold after the world had left the bounds of what is promised, and why.
+    pub declared: Option<(&'static str, Violation)>,
+    /// Equal for equal histories.
+    pub digest: u64,
+    /// Simulated time.
+    pub simulated_ns: u64,
+    /// Events of the simulation.
+    pub events: u64,
+    /// How often each kind of [`faults::ALL`] was injected.
+    pub faults: Vec<u64>,
+    /// Records that came into force.
+    pub records: u64,
+    /// Changes of role, at all elements.
+    pub roles: u64,
+    /// From the end of the faults until the pool was complete.
+    pub recovery_ns: u64,
+    /// The longest outage that a single fault cost, where a bound is stated.
+    pub outage_ns: u64,
+    /// The timeline.
+    pub lines: Vec<String>,
+}
+
+/// Runs the history of `plan`.
+#[must_use]
+pub fn run(plan: &Plan, telling: &Telling) -> Outcome {
+    let trace = Trace::new(telling.lines, telling.aloud);
+    let breakage = Breakage::new(telling.broken);
+    let mut world = World::new(plan.seed, plan.shape.clone(), breakage, trace);
+    world.checks.only = telling.only;
+    let mut outcome = Outcome {
+        faults: vec![0; faults::ALL.len()],
+        ..Outcome::default()
+    };
+    let told = catch_unwind(AssertUnwindSafe(|| {
+        tell(&mut world, plan, telling, &mut outcome);
+    }));
+    if told.is_err() {
+        let text = "a machine's assertion failed; its message is above".to_owned();
+        world.checks.fail(Invariant::Assertion, text);
+    }
+    outcome.violation = world.checks.violation.take();
+    let declared = world.checks.declared.take();
+    outcome.declared = world.checks.out_of_bounds.zip(declared);
+    outcome.digest = world.trace.digest();
+    outcome.simulated_ns = world.now;
+    outcome.events = world.events;
+    (outcome.records, outcome.roles) = world.checks.changes();
+    outcome.lines = world.trace.lines().map(str::to_owned).collect();
+    outcome
+}
+
+fn tell(world: &mut World, plan: &Plan, telling: &Telling, outcome: &mut Outcome) {
+    world.start_manager();
+    world.elements().for_each(|node| world.start(node));
+    if plan.style == Style::Storm {
+        world.run_for(2_500 * MS);
+    } else {
+        recover(world, outcome);
+    }
+    for (number, step) in plan.steps.iter().enumerate() {
+        if telling
+            .keep
+            .as_ref()
+            .is_some_and(|keep| !keep.contains(&number))
+        {
+            continue;
+        }
+        if !world.is_well() {
+            return;
+        }
+        match step.wait {
+            Wait::Pause(ns) => world.run_for(ns),
+            Wait::Moment(moment, ns) => world.run_to(moment, ns),
+        }
+        outcome.faults[step.fault] += 1;
+        let fault = &faults::ALL[step.fault];
+        world.note(|| format!("--- step {number}: {}", fault.name));
+        world.checks.fault();
+        if plan.style == Style::Storm {
+            (fault.inject)(world, &mut Random::new(step.seed));
+        } else {
+            suffer(world, step, outcome);
+        }
+    }
+    recover(world, outcome);
+    stay_quiet(world);
+}
+
+/// A single fault, which lasts, then ends.
+fn suffer(world: &mut World, step: &Step, outcome: &mut Outcome) {
+    let fault = &faults::ALL[step.fault];
+    let now = world.now;
+    world.checks.outage.iter_mut().for_each(|o| o.begin(now));
+    (fault.inject)(world, &mut Random::new(step.seed));
+    world.run_for(step.lasts);
+    let now = world.now;
+    let worst = world.checks.outage.iter().map(|outage| outage.worst(now));
+    let worst = worst.max().unwrap_or(0);
+    if let Some(bound) = step.outage_ns_max {
+        outcome.outage_ns = outcome.outage_ns.max(worst);
+        if worst > bound {
+            let text = format!(
+                "{} cost {} ms, allowed are {} ms",
+                fault.name,
+                worst / MS,
+                bound / MS
+            );
+            world.checks.fail(Invariant::OutageBound, text);
+        }
+    }
+    recover(world, outcome);
+    world.run_for(300 * MS);
+}
+
+/// All faults are over: in time there are one holder and an armed successor in each slot.
+fn recover(world: &mut World, outcome: &mut Outcome) {
+    if !world.is_well() {
+        return;
+    }
+    world.note(|| "--- all faults are over".to_owned());
+    world.checks.fault();
+    faults::end_all(world);
+    faults::revive_all(world);
+    let since = world.now;
+    while world.is_well() && !world.complete() && world.now < since + RECOVERY_NS_MAX {
+        world.run_for(20 * MS);
+    }
+    outcome.recovery_ns = outcome.recovery_ns.max(world.now - since);
+    if !world.complete() {
+        let slots = 0..world.shape.slots;
+        let state: Vec<_> = slots
+            .map(|slot| (world.holders(slot).collect::<Vec<_>>(), world.armed(slot)))
+            .collect();
+        let text = format!(
+            "{} ms after the last fault, (holders, armed) of the slots: {state:?}",
+            RECOVERY_NS_MAX / MS
+        );
+        world.checks.fail(Invariant::Liveness, text);
+    }
+    // The active renounces its manager lease within a few heartbeats.
+    world.run_for(100 * MS);
+}
+
+/// A pool without faults keeps its records.
+fn stay_quiet(world: &mut World) {
+    world.run_for(1_000 * MS);
+    let before = world.checks.changes();
+    world.run_for(QUIET_NS);
+    let after = world.checks.changes();
+    if before != after {
+        let text = format!("a pool without faults goes from {before:?} changes to {after:?}");
+        world.checks.fail(Invariant::RoleChanges, text);
+    }
+    if world.is_well() && !world.complete() {
+        let text = "a pool without faults is not complete any more".to_owned();
+        world.checks.fail(Invariant::Liveness, text);
+    }
+}

@@ -1,0 +1,107 @@
+//! Long runs of the simulator, and replays of single histories.
+
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command")]
+
+use std::process::ExitCode;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use clap::Parser;
+use vnfpool_sim::campaign::{Summary, run_many};
+use vnfpool_sim::history::{PROFILES, Plan, Profile, Telling, run};
+
+/// Runs whole pools in simulated time; the end is 0 when everything held.
+#[derive(Debug, Parser)]
+struct Arguments {
+    /// First seed; without it one from the wall clock.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// How many histories at most.
+    #[arg(long, default_value_t = u64::MAX)]
+    seeds: u64,
+    /// For how many seconds at most, for each profile.
+    #[arg(long, default_value_t = 60)]
+    seconds: u64,
+    /// Which kind of histories; without it storm, single and serve.
+    #[arg(long)]
+    profile: Vec<String>,
+    /// Only these steps of the history (of one seed).
+    #[arg(long, value_delimiter = ',', num_args = 0..)]
+    keep: Option<Vec<usize>>,
+    /// Print the timeline (of one seed).
+    #[arg(long)]
+    trace: bool,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let clock = SystemTime::now().duration_since(UNIX_EPOCH);
+    let fresh = clock.map_or(0, |d| d.as_secs());
+    let seed = arguments.seed.unwrap_or(fresh);
+    let names = match arguments.profile.is_empty() {
+        true => vec!["storm".to_owned(), "single".to_owned(), "serve".to_owned()],
+        false => arguments.profile.clone(),
+    };
+    let mut well = true;
+    for name in names {
+        let Some(profile) = Profile::named(&name) else {
+            let names = PROFILES.iter().map(|p| p.name).collect::<Vec<_>>();
+            eprintln!(
+                "no profile is called '{name}'; there are {}",
+                names.join(", ")
+            );
+            return ExitCode::from(2);
+        };
+        well &= if arguments.trace || arguments.keep.is_some() {
+            replay(profile, seed, &arguments)
+        } else {
+            many(profile, seed, &arguments)
+        };
+    }
+    if well {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+fn replay(profile: &Profile, seed: u64, arguments: &Arguments) -> bool {
+    let plan = Plan::new(profile, seed);
+    println!("{:?}", plan.shape);
+    let telling = Telling {
+        lines: arguments.trace,
+        aloud: arguments.trace,
+        keep: arguments.keep.clone(),
+        ..Telling::default()
+    };
+    let outcome = run(&plan, &telling);
+    println!("trace {:016x}, {} events", outcome.digest, outcome.events);
+    if let Some((reason, violation)) = &outcome.declared {
+        println!(
+            "out of bounds ({reason}): {}: {}",
+            violation.invariant, violation.text
+        );
+    }
+    if let Some(violation) = &outcome.violation {
+        println!("VIOLATED: {}: {}", violation.invariant, violation.text);
+    }
+    outcome.violation.is_none()
+}
+
+fn many(profile: &'static Profile, seed: u64, arguments: &Arguments) -> bool {
+    println!("profile {}, from seed {seed} on", profile.name);
+    let limit = Duration::from_secs(arguments.seconds);
+    let mut told = Instant::now();
+    let progress = |summary: &Summary| {
+        if told.elapsed() >= Duration::from_secs(10) {
+            told = Instant::now();
+            let (seeds, simulated) = (summary.seeds, summary.simulated.as_secs());
+            println!("... {seeds} seeds, {simulated} simulated seconds");
+        }
+    };
+    let summary = run_many(profile, seed, arguments.seeds, limit, progress);
+    if let Some(failure) = &summary.failure {
+        println!("{failure}");
+    }
+    println!("{summary}");
+    summary.failure.is_none()
+}
