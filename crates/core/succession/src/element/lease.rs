@@ -351,9 +351,15 @@ impl Element {
         if self.voted.is_some() || stuck {
             return true;
         }
-        // I5. At the begin of an epoch the copy was complete: either it was proved before the pair
-        // was armed, or the successor has just handed over and is where it all came from.
-        let age = self.copy.age(now, successor, self.epoch_at);
+        // I5. In the first turn nothing but proofs counts: a record may have been on its way for
+        // long when the pair is armed at last. In a later one the successor has just handed over
+        // and is where it all came from.
+        let complete_at = if self.turn == 0 {
+            Time::ZERO
+        } else {
+            self.epoch_at
+        };
+        let age = self.copy.age(now, successor, complete_at);
         if age >= COPY_AGE_MAX.max(self.lease()) {
             return true;
         }
