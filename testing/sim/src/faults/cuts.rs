@@ -22,21 +22,23 @@ pub(super) const BOTH_WAYS: Fault = Fault {
     },
 };
 
-/// One hears nobody.
+/// One hears nobody, no witness either.
 pub(super) const DEAF: Fault = Fault {
     name: "deaf",
     inject: |world, random| {
         let deaf = any_machine(world, random);
         (0..world.hosts.len()).for_each(|from| cut(world, from, deaf));
+        no_witness(world, deaf);
     },
 };
 
-/// One is heard by nobody.
+/// One is heard by nobody, and no witness has anything to answer.
 pub(super) const DUMB: Fault = Fault {
     name: "dumb",
     inject: |world, random| {
         let dumb = any_machine(world, random);
         (0..world.hosts.len()).for_each(|to| cut(world, dumb, to));
+        no_witness(world, dumb);
     },
 };
 
@@ -55,4 +57,8 @@ fn cut(world: &mut World, from: usize, to: usize) {
         world.note(|| format!("cut: {from} -> {to}"));
         world.network.cut_everywhere(from, to);
     }
+}
+
+fn no_witness(world: &mut World, node: usize) {
+    world.network.cut_everywhere(node, node);
 }

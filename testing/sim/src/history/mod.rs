@@ -20,6 +20,10 @@ use crate::world::{MS, World};
 /// manager leases, and the rest for a snapshot, keys and elections.
 pub const RECOVERY_NS_MAX: u64 = 15_000 * MS;
 
+/// Complete for so long: no vote is under way, no copy turns out to be old, and the active has
+/// renounced its manager lease.
+const SETTLED_NS: u64 = 700 * MS;
+
 /// Afterwards nothing changes for so long.
 const QUIET_NS: u64 = 3_000 * MS;
 
@@ -154,7 +158,6 @@ fn suffer(world: &mut World, step: &Step, outcome: &mut Outcome) {
         }
     }
     recover(world, outcome);
-    world.run_for(300 * MS);
 }
 
 /// All faults are over: in time there are one holder and an armed successor in each slot.
@@ -167,10 +170,17 @@ fn recover(world: &mut World, outcome: &mut Outcome) {
     faults::end_all(world);
     faults::revive_all(world);
     let since = world.now;
-    while world.is_well() && !world.complete() && world.now < since + RECOVERY_NS_MAX {
+    let mut complete_at = None;
+    while world.is_well() && world.now < since + RECOVERY_NS_MAX {
         world.run_for(20 * MS);
+        if !world.complete() {
+            complete_at = None;
+        } else if world.now - *complete_at.get_or_insert(world.now) >= SETTLED_NS {
+            break;
+        }
     }
-    outcome.recovery_ns = outcome.recovery_ns.max(world.now - since);
+    let took = complete_at.unwrap_or(world.now) - since;
+    outcome.recovery_ns = outcome.recovery_ns.max(took);
     if !world.complete() {
         let slots = 0..world.shape.slots;
         let state: Vec<_> = slots
@@ -182,13 +192,10 @@ fn recover(world: &mut World, outcome: &mut Outcome) {
         );
         world.checks.fail(Invariant::Liveness, text);
     }
-    // The active renounces its manager lease within a few heartbeats.
-    world.run_for(100 * MS);
 }
 
 /// A pool without faults keeps its records.
 fn stay_quiet(world: &mut World) {
-    world.run_for(1_000 * MS);
     let before = world.checks.changes();
     world.run_for(QUIET_NS);
     let after = world.checks.changes();

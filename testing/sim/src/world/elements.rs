@@ -15,7 +15,8 @@ const VERY_LATE_NS_MAX: u64 = 8 * MS;
 impl World {
     /// A new life of an element's agent. It closes its gates before it speaks (R1).
     pub fn start(&mut self, node: usize) {
-        if self.hosts[node].agent.is_some() {
+        let host = &self.hosts[node];
+        if host.agent.is_some() || host.frozen(self.now) {
             return;
         }
         let keeps = self.breakage.starts_with_open_gates();
@@ -100,7 +101,9 @@ impl World {
         while let Some((slot, parcel)) = self.hosts[node].mailbox.pop_front() {
             self.open_parcel(node, slot, parcel);
         }
+        let able = self.hosts[node].able;
         for slot in 0..self.shape.slots {
+            self.input(node, slot, Input::Able(able));
             self.input(node, slot, Input::Tick);
         }
     }

@@ -159,10 +159,17 @@ impl World {
         }
     }
 
-    /// Who serves is where the state is. Who has handed over still has it all.
+    /// Who serves is where the state is. Who has handed over still has it all, and nothing came
+    /// before the successor served.
     pub(super) fn took_over(&mut self, node: usize, slot: usize, role: Role, cause: Cause) {
-        if role == Role::Active || cause == Cause::Handover {
-            self.streams.as_of[slot][node] = self.now;
+        if role != Role::Active {
+            return;
+        }
+        self.streams.as_of[slot][node] = self.now;
+        let agent = self.hosts[node].agent.as_ref();
+        let former = agent.and_then(|agent| agent.machines[slot].pair_peer());
+        if let (Cause::Handover, Some(former)) = (cause, former) {
+            self.streams.as_of[slot][machine_of(former.node)] = self.now;
         }
     }
 
