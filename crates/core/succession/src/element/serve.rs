@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use vnfpool_model::OnQuorumLoss;
 
-use super::{Effect, Effects, Element, Gossip, NodeId, Notice, Time};
+use super::{Effect, Effects, Element, Gossip, Mutation, NodeId, Notice, Time};
 
 /// The most LANs with witnesses.
 pub const LANS_MAX: usize = 32;
@@ -95,6 +95,9 @@ impl Element {
     /// T_serve >= L_M + V (S2), and one heartbeat more.
     fn serve_after(&self) -> Duration {
         let timing = self.settings.timing;
+        if self.broken.is(Mutation::ServesInsidePromise) {
+            return timing.lease() / 2;
+        }
         timing.manager_lease() + timing.lease() + timing.heartbeat_interval()
     }
 
@@ -117,7 +120,7 @@ impl Element {
             return;
         }
         let member = self.record.is_some_and(|r| r.names(self.settings.me));
-        let lonely = now.since(self.quorum.silent_since) > self.lease();
+        let lonely = now.since(self.quorum.silent_since) > self.lease().min(self.serve_after());
         if !member || !self.able {
             return self.stop_serving(out);
         }
@@ -133,10 +136,15 @@ impl Element {
         }
         if !self.quorum.witnessed_everywhere(now, self.witness_time()) {
             // Isolated: the silence says nothing about the others.
-            self.quorum.restart(now);
+            if !self.broken.is(Mutation::WitnessAtTheEndOnly)
+                && !self.broken.is(Mutation::SilenceWhileFrozen)
+            {
+                self.quorum.restart(now);
+            }
             return self.stop_serving(out);
         }
-        if now.since(self.quorum.silent_since) < self.serve_after() || self.promise_until > now {
+        let promised = self.promise_until > now && !self.broken.is(Mutation::ServesInsidePromise);
+        if now.since(self.quorum.silent_since) < self.serve_after() || promised {
             return;
         }
         self.serve(now, out);
