@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use clap::Parser;
 use vnfpool_sim::campaign::{Summary, run_many};
-use vnfpool_sim::history::{PROFILES, Plan, Profile, Telling, run};
+use vnfpool_sim::history::{PROFILES, Plan, Profile, TOLD, Telling, Told, run};
 
 /// Runs whole pools in simulated time; the end is 0 when everything held.
 #[derive(Debug, Parser)]
@@ -24,6 +24,9 @@ struct Arguments {
     /// Which kind of histories; without it storm, single and serve.
     #[arg(long)]
     profile: Vec<String>,
+    /// A told history instead.
+    #[arg(long)]
+    told: Option<String>,
     /// Only these steps of the history (of one seed).
     #[arg(long, value_delimiter = ',', num_args = 0..)]
     keep: Option<Vec<usize>>,
@@ -37,6 +40,17 @@ fn main() -> ExitCode {
     let clock = SystemTime::now().duration_since(UNIX_EPOCH);
     let fresh = clock.map_or(0, |d| d.as_secs());
     let seed = arguments.seed.unwrap_or(fresh);
+    if let Some(name) = &arguments.told {
+        let Some(told) = Told::named(name) else {
+            let names = TOLD.iter().map(|t| t.name).collect::<Vec<_>>();
+            eprintln!(
+                "no history is called '{name}'; there are {}",
+                names.join(", ")
+            );
+            return ExitCode::from(2);
+        };
+        return tell(told, seed, &arguments);
+    }
     let names = match arguments.profile.is_empty() {
         true => vec!["storm".to_owned(), "single".to_owned(), "serve".to_owned()],
         false => arguments.profile.clone(),
@@ -86,6 +100,27 @@ fn replay(profile: &Profile, seed: u64, arguments: &Arguments) -> bool {
     }
     outcome.violation.is_none()
 }
+
+fn tell(told: &Told, seed: u64, arguments: &Arguments) -> ExitCode {
+    let telling = Telling {
+        lines: arguments.trace,
+        aloud: arguments.trace,
+        ..Telling::default()
+    };
+    for seed in seed..seed + arguments.seeds.min(TOLD_SEEDS_MAX) {
+        if let Some(violation) = told.run(seed, &telling).violation {
+            println!(
+                "VIOLATED with seed {seed}: {}: {}",
+                violation.invariant, violation.text
+            );
+            return ExitCode::FAILURE;
+        }
+    }
+    ExitCode::SUCCESS
+}
+
+/// A told history has little chance in it.
+const TOLD_SEEDS_MAX: u64 = 1_000;
 
 fn many(profile: &'static Profile, seed: u64, arguments: &Arguments) -> bool {
     println!("profile {}, from seed {seed} on", profile.name);

@@ -1,94 +1,67 @@
-//! Worlds that are broken on purpose.
+//! Worlds that are broken on purpose: the proof that the simulator would notice.
+//!
+//! Each shortcut of `docs/succession.md`, sections 5 to 7, and some that a driver could take, has a
+//! name and a row in [`CATALOGUE`]. The machines stay those of production: what is broken is what
+//! the driver gives them and does for them ([`elements`], [`managers`]). Where that cannot express
+//! it, the machines have a mutation at one marked point ([`vnfpool_succession::Mutation`], feature
+//! `broken`).
+
+mod catalogue;
+mod driver;
+mod elements;
+mod managers;
 
 use vnfpool_model::{Time, Timing};
-use vnfpool_succession::{element, manager};
 use vnfpool_wire::datagram::Record;
 
-use crate::world::{Host, Parcel, World};
+pub use catalogue::{Broken, CATALOGUE, Row, Shown};
+
+use crate::network::MACHINES_MAX;
+use crate::world::Shape;
 
 /// Something that a broken world does later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Later {
+    /// Closes a gate.
     CloseGate,
+    /// Opens a gate, whatever has happened meanwhile.
+    OpenGate(Time),
+    /// Writes a record to the disk, whatever is there.
+    Overwrite(Record),
 }
 
-/// A way to be broken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Broken {}
-
 /// What is wrong with a world.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Breakage {
     what: Option<Broken>,
+    timing: Timing,
+    elements: Vec<[elements::Seen; MACHINES_MAX]>,
+    managers: Vec<managers::Seen>,
+    /// What to do later: when, whose gate, which slot.
+    pub(crate) later: Vec<(u64, usize, usize, Later)>,
 }
 
 impl Breakage {
-    pub(crate) const fn new(what: Option<Broken>) -> Self {
-        Self { what }
+    /// A world with that wrong, or nothing.
+    #[must_use]
+    pub fn new(what: Option<Broken>, shape: &Shape) -> Self {
+        let slots = shape.slots;
+        Self {
+            what,
+            timing: shape.timing,
+            elements: (0..slots).map(|_| Default::default()).collect(),
+            managers: (0..slots).map(|_| managers::Seen::default()).collect(),
+            later: Vec::new(),
+        }
     }
+
     #[inline]
     pub(crate) const fn is_none(&self) -> bool {
         self.what.is_none()
     }
-    pub(crate) fn handle(
-        &mut self,
-        _node: usize,
-        _slot: usize,
-        now: Time,
-        machine: &mut element::Element,
-        input: element::Input,
-        out: &mut element::Effects,
-    ) {
-        machine.handle(now, input, out);
-    }
-    pub(crate) fn manage(
-        &mut self,
-        _slot: usize,
-        now: Time,
-        machine: &mut manager::Slot,
-        _hosts: &[Host],
-        input: manager::Input,
-        out: &mut manager::Effects,
-    ) {
-        machine.handle(now, input, out);
-    }
-    pub(crate) fn loses(&self, _: usize, _: usize, _: &[Host], _: &Parcel) -> bool {
-        false
-    }
-    pub(crate) fn starts_with_open_gates(&self) -> bool {
-        false
-    }
-    pub(crate) fn forgets_incarnation(&self) -> bool {
-        false
-    }
-    pub(crate) fn timing_of(&self, _: usize, timing: Timing) -> Timing {
-        timing
-    }
-    pub(crate) fn inside(&self, machine: element::Element) -> element::Element {
-        machine
-    }
-    pub(crate) fn reborn(&mut self, _: usize) {}
-    pub(crate) fn runs_timers_first(&self) -> bool {
-        false
-    }
-    pub(crate) fn keeps_open(&mut self, _: usize, _: usize, _: Time) -> bool {
-        false
-    }
-    pub(crate) fn witness(&self, _: usize, answers: bool) -> bool {
-        answers
-    }
-    pub(crate) fn manager_starts_at(&self, now: Time, _: Option<Record>) -> Time {
-        now
-    }
-    pub(crate) fn proves_without_stream(&self) -> bool {
-        false
-    }
-}
 
-impl World {
-    pub(crate) fn broken_later(&mut self, node: usize, slot: usize, what: Later) {
-        match what {
-            Later::CloseGate => self.set_gate(node, slot, Time::ZERO),
-        }
+    #[inline]
+    fn is(&self, what: Broken) -> bool {
+        self.what == Some(what)
     }
 }

@@ -1,6 +1,6 @@
 //! Cuts between machines on all paths at once: one way, both ways, of one machine from all others.
 
-use super::{Fault, any_machine};
+use super::{Fault, any_element, any_machine};
 use crate::world::World;
 
 /// From one to another.
@@ -22,43 +22,60 @@ pub(super) const BOTH_WAYS: Fault = Fault {
     },
 };
 
-/// One hears nobody, no witness either.
+/// An element hears nobody, no witness either.
 pub(super) const DEAF: Fault = Fault {
     name: "deaf",
-    inject: |world, random| {
-        let deaf = any_machine(world, random);
-        (0..world.hosts.len()).for_each(|from| cut(world, from, deaf));
-        no_witness(world, deaf);
-    },
+    inject: |world, random| deafen(world, any_element(world, random)),
 };
 
-/// One is heard by nobody, and no witness has anything to answer.
+/// An element is heard by nobody, and no witness has anything to answer.
 pub(super) const DUMB: Fault = Fault {
     name: "dumb",
-    inject: |world, random| {
-        let dumb = any_machine(world, random);
-        (0..world.hosts.len()).for_each(|to| cut(world, dumb, to));
-        no_witness(world, dumb);
-    },
+    inject: |world, random| silence(world, any_element(world, random)),
 };
 
-/// One is off every path; no witness answers it.
+/// An element is off every path; no witness answers it.
 pub(super) const ISOLATE: Fault = Fault {
     name: "isolated",
-    inject: |world, random| {
-        let node = any_machine(world, random);
-        world.note(|| format!("machine {node} is off every path"));
-        (0..world.network.paths.len()).for_each(|path| world.network.cut_off(path, node));
-    },
+    inject: |world, random| isolate(world, any_element(world, random)),
 };
+
+/// The manager hears nobody.
+pub(super) const MANAGER_DEAF: Fault = Fault {
+    name: "manager-deaf",
+    inject: |world, _| deafen(world, 0),
+};
+
+/// Nobody hears the manager.
+pub(super) const MANAGER_DUMB: Fault = Fault {
+    name: "manager-dumb",
+    inject: |world, _| silence(world, 0),
+};
+
+/// The manager is off its path.
+pub(super) const MANAGER_ISOLATED: Fault = Fault {
+    name: "manager-isolated",
+    inject: |world, _| isolate(world, 0),
+};
+
+fn deafen(world: &mut World, deaf: usize) {
+    (0..world.hosts.len()).for_each(|from| cut(world, from, deaf));
+    world.network.cut_everywhere(deaf, deaf);
+}
+
+fn silence(world: &mut World, dumb: usize) {
+    (0..world.hosts.len()).for_each(|to| cut(world, dumb, to));
+    world.network.cut_everywhere(dumb, dumb);
+}
+
+fn isolate(world: &mut World, node: usize) {
+    world.note(|| format!("machine {node} is off every path"));
+    (0..world.network.paths.len()).for_each(|path| world.network.cut_off(path, node));
+}
 
 fn cut(world: &mut World, from: usize, to: usize) {
     if from != to {
         world.note(|| format!("cut: {from} -> {to}"));
         world.network.cut_everywhere(from, to);
     }
-}
-
-fn no_witness(world: &mut World, node: usize) {
-    world.network.cut_everywhere(node, node);
 }

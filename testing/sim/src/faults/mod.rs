@@ -6,6 +6,7 @@ mod crash;
 mod cuts;
 mod disk;
 mod freeze;
+mod keys;
 mod noise;
 mod operator;
 mod partition;
@@ -44,6 +45,9 @@ pub const ALL: &[Fault] = &[
     cuts::DEAF,
     cuts::DUMB,
     cuts::ISOLATE,
+    cuts::MANAGER_DEAF,
+    cuts::MANAGER_DUMB,
+    cuts::MANAGER_ISOLATED,
     disk::SLOW,
     disk::FAILING,
     disk::FULL,
@@ -54,6 +58,7 @@ pub const ALL: &[Fault] = &[
     freeze::LONG,
     freeze::ALL,
     freeze::MANAGER,
+    keys::FAIL,
     noise::LOSS,
     noise::DELAY,
     noise::DUPLICATION,
@@ -82,6 +87,7 @@ pub fn end_all(world: &mut World) {
     disk::end(world);
     clocks::end(world);
     freeze::end(world);
+    keys::end(world);
     world.start_manager();
 }
 

@@ -2,18 +2,20 @@
 
 mod plan;
 mod profile;
+mod told;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 pub use plan::{Plan, Step, Wait};
 pub use profile::{PROFILES, Profile, Style};
+pub use told::{TOLD, Told};
 
 use crate::broken::{Breakage, Broken};
-use crate::faults;
+use crate::faults::{self, HALF_BOUND_PPM};
 use crate::invariants::{Invariant, Violation};
 use crate::random::Random;
 use crate::trace::Trace;
-use crate::world::{MS, World};
+use crate::world::{MS, Shape, World};
 
 /// How long it takes at most, after the last fault is over, until there are one holder and an
 /// armed successor in each slot: the longest back-off before a standby is armed again (8 s), two
@@ -72,17 +74,35 @@ pub struct Outcome {
 /// Runs the history of `plan`.
 #[must_use]
 pub fn run(plan: &Plan, telling: &Telling) -> Outcome {
-    let trace = Trace::new(telling.lines, telling.aloud);
-    let breakage = Breakage::new(telling.broken);
-    let mut world = World::new(plan.seed, plan.shape.clone(), breakage, trace);
-    world.checks.only = telling.only;
     let mut outcome = Outcome {
         faults: vec![0; faults::ALL.len()],
         ..Outcome::default()
     };
-    let told = catch_unwind(AssertUnwindSafe(|| {
-        tell(&mut world, plan, telling, &mut outcome);
-    }));
+    let mut world = begin(plan.seed, &plan.shape, telling);
+    world.streams.healthy = !plan.lone;
+    finish(&mut world, &mut outcome, |world, outcome| {
+        tell(world, plan, telling, outcome);
+    });
+    outcome
+}
+
+/// A pool that begins.
+fn begin(seed: u64, shape: &Shape, telling: &Telling) -> World {
+    let trace = Trace::new(telling.lines, telling.aloud);
+    let breakage = Breakage::new(telling.broken, shape);
+    let mut world = World::new(seed, shape.clone(), breakage, trace);
+    world.checks.only = telling.only;
+    if shape.drift_ppm > HALF_BOUND_PPM {
+        world.checks.out_of_bounds = Some("clocks drift beyond the bound");
+    }
+    world.start_manager();
+    world.elements().for_each(|node| world.start(node));
+    world
+}
+
+/// Tells a history in `world`, and notes what came out.
+fn finish(world: &mut World, outcome: &mut Outcome, tell: impl FnOnce(&mut World, &mut Outcome)) {
+    let told = catch_unwind(AssertUnwindSafe(|| tell(world, outcome)));
     if told.is_err() {
         let text = "a machine's assertion failed; its message is above".to_owned();
         world.checks.fail(Invariant::Assertion, text);
@@ -95,16 +115,14 @@ pub fn run(plan: &Plan, telling: &Telling) -> Outcome {
     outcome.events = world.events;
     (outcome.records, outcome.roles) = world.checks.changes();
     outcome.lines = world.trace.lines().map(str::to_owned).collect();
-    outcome
 }
 
 fn tell(world: &mut World, plan: &Plan, telling: &Telling, outcome: &mut Outcome) {
-    world.start_manager();
-    world.elements().for_each(|node| world.start(node));
+    let arms = !plan.lone;
     if plan.style == Style::Storm {
         world.run_for(2_500 * MS);
     } else {
-        recover(world, outcome);
+        recover(world, outcome, arms);
     }
     for (number, step) in plan.steps.iter().enumerate() {
         if telling
@@ -128,15 +146,15 @@ fn tell(world: &mut World, plan: &Plan, telling: &Telling, outcome: &mut Outcome
         if plan.style == Style::Storm {
             (fault.inject)(world, &mut Random::new(step.seed));
         } else {
-            suffer(world, step, outcome);
+            suffer(world, step, outcome, arms);
         }
     }
-    recover(world, outcome);
+    recover(world, outcome, true);
     stay_quiet(world);
 }
 
 /// A single fault, which lasts, then ends.
-fn suffer(world: &mut World, step: &Step, outcome: &mut Outcome) {
+fn suffer(world: &mut World, step: &Step, outcome: &mut Outcome, arms: bool) {
     let fault = &faults::ALL[step.fault];
     let now = world.now;
     world.checks.outage.iter_mut().for_each(|o| o.begin(now));
@@ -157,23 +175,29 @@ fn suffer(world: &mut World, step: &Step, outcome: &mut Outcome) {
             world.checks.fail(Invariant::OutageBound, text);
         }
     }
-    recover(world, outcome);
+    recover(world, outcome, arms);
 }
 
-/// All faults are over: in time there are one holder and an armed successor in each slot.
-fn recover(world: &mut World, outcome: &mut Outcome) {
+/// All faults are over: in time there are one holder and an armed successor in each slot. Unless
+/// `arms`, no stream carries, and one holder is all that there can be.
+fn recover(world: &mut World, outcome: &mut Outcome, arms: bool) {
     if !world.is_well() {
         return;
     }
     world.note(|| "--- all faults are over".to_owned());
     world.checks.fault();
     faults::end_all(world);
+    world.streams.healthy = arms;
     faults::revive_all(world);
     let since = world.now;
+    let complete = |world: &World| match arms {
+        true => world.complete(),
+        false => world.served(),
+    };
     let mut complete_at = None;
     while world.is_well() && world.now < since + RECOVERY_NS_MAX {
         world.run_for(20 * MS);
-        if !world.complete() {
+        if !complete(world) {
             complete_at = None;
         } else if world.now - *complete_at.get_or_insert(world.now) >= SETTLED_NS {
             break;
@@ -181,7 +205,7 @@ fn recover(world: &mut World, outcome: &mut Outcome) {
     }
     let took = complete_at.unwrap_or(world.now) - since;
     outcome.recovery_ns = outcome.recovery_ns.max(took);
-    if !world.complete() {
+    if !complete(world) {
         let slots = 0..world.shape.slots;
         let state: Vec<_> = slots
             .map(|slot| (world.holders(slot).collect::<Vec<_>>(), world.armed(slot)))

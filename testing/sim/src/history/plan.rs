@@ -40,6 +40,8 @@ pub struct Plan {
     pub seed: u64,
     /// How faults come.
     pub style: Style,
+    /// No successor is armed, since no stream carries.
+    pub lone: bool,
     /// The pool.
     pub shape: Shape,
     /// The faults.
@@ -66,6 +68,7 @@ impl Plan {
         Self {
             seed,
             style: profile.style,
+            lone: profile.lone,
             shape,
             steps,
         }

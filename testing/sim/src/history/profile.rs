@@ -22,6 +22,8 @@ pub struct Profile {
     pub style: Style,
     /// `on_quorum_loss = serve`, instead of `stop`.
     pub serves: bool,
+    /// Streams never carry, so nobody is ever armed.
+    pub lone: bool,
     /// The pool has one of these numbers of elements.
     pub elements: &'static [usize],
     /// And one of these numbers of slots.
@@ -59,6 +61,9 @@ const EVERYTHING: &[Weighed] = &[
     ("deaf", 2, None),
     ("dumb", 2, None),
     ("isolated", 2, None),
+    ("manager-deaf", 1, None),
+    ("manager-dumb", 1, None),
+    ("manager-isolated", 1, None),
     ("disk-slow", 4, None),
     ("disk-failing", 2, None),
     ("disk-full", 1, None),
@@ -68,6 +73,7 @@ const EVERYTHING: &[Weighed] = &[
     ("long-freeze", 1, None),
     ("freeze-all", 2, None),
     ("freeze-manager", 4, None),
+    ("keys-fail", 1, None),
     ("loss", 4, None),
     ("delay", 4, None),
     ("duplication", 4, None),
@@ -98,12 +104,16 @@ const ALONE: &[Weighed] = &[
     ("deaf", 4, Some(DEAF_MS)),
     ("dumb", 4, Some(TAKEOVER_MS)),
     ("isolated", 4, Some(TAKEOVER_MS)),
+    ("manager-deaf", 2, Some(0)),
+    ("manager-dumb", 2, Some(0)),
+    ("manager-isolated", 2, Some(0)),
     ("disk-slow", 1, Some(0)),
     ("disk-failing", 1, Some(0)),
     ("disk-full", 1, Some(0)),
     ("freeze", 4, Some(TAKEOVER_MS)),
     ("long-freeze", 1, Some(TAKEOVER_MS)),
     ("freeze-manager", 2, Some(0)),
+    ("keys-fail", 3, Some(TAKEOVER_MS)),
     ("loss", 1, None),
     ("delay", 1, None),
     ("duplication", 1, None),
@@ -115,12 +125,57 @@ const ALONE: &[Weighed] = &[
     ("streams-silent", 3, Some(0)),
 ];
 
+/// A lone active dies: the rest of its manager lease, an exchange, timers that wake late.
+const REPLACED_MS: u64 = 1_200;
+
+/// And a deaf one, which is granted for a manager lease more.
+const DEAF_REPLACED_MS: u64 = 1_300;
+
+/// The manager dies and nobody is armed, under `serve`: until spares have not heard it for
+/// `T_serve` either, their gossip begins the silence anew.
+const SERVES_MS: u64 = 1_400;
+
+const ALONE_UNARMED: &[Weighed] = &[
+    ("function-fails", 4, Some(REPLACED_MS)),
+    ("agent-dies", 6, Some(REPLACED_MS)),
+    ("power-off", 4, Some(REPLACED_MS)),
+    ("agent-restarts", 4, Some(REPLACED_MS)),
+    ("one-way-cut", 8, Some(DEAF_REPLACED_MS)),
+    ("two-way-cut", 6, Some(REPLACED_MS)),
+    ("deaf", 4, Some(DEAF_REPLACED_MS)),
+    ("dumb", 4, Some(REPLACED_MS)),
+    ("isolated", 4, Some(REPLACED_MS)),
+    ("freeze", 4, Some(REPLACED_MS)),
+    ("keys-fail", 3, Some(REPLACED_MS)),
+    ("partition-of-management", 4, None),
+    ("switchover", 2, Some(0)),
+];
+
+const ALONE_UNARMED_SERVE: &[Weighed] = &[
+    ("agent-dies", 6, Some(REPLACED_MS)),
+    ("agent-restarts", 4, Some(REPLACED_MS)),
+    ("manager-dies", 8, Some(SERVES_MS)),
+    ("manager-restarts", 4, Some(SERVES_MS)),
+    ("manager-deaf", 6, Some(SERVES_MS)),
+    ("manager-dumb", 6, Some(SERVES_MS)),
+    ("manager-isolated", 6, Some(SERVES_MS)),
+    ("freeze-manager", 6, Some(SERVES_MS)),
+    ("one-way-cut", 12, Some(DEAF_REPLACED_MS)),
+    ("two-way-cut", 6, Some(REPLACED_MS)),
+    ("deaf", 4, Some(DEAF_REPLACED_MS)),
+    ("isolated", 4, Some(REPLACED_MS)),
+    ("freeze", 4, Some(REPLACED_MS)),
+    ("keys-fail", 3, Some(REPLACED_MS)),
+    ("partition-of-management", 4, Some(SERVES_MS)),
+];
+
 /// All kinds.
 pub const PROFILES: &[Profile] = &[
     Profile {
         name: "storm",
         style: Style::Storm,
         serves: false,
+        lone: false,
         elements: &[2, 3, 3, 4, 8],
         slots: &[1, 1, 1, 2, 4],
         steps: 120,
@@ -131,6 +186,7 @@ pub const PROFILES: &[Profile] = &[
         name: "single",
         style: Style::Single,
         serves: false,
+        lone: false,
         elements: &[2, 3, 4],
         slots: &[1, 1, 2],
         steps: 25,
@@ -141,6 +197,7 @@ pub const PROFILES: &[Profile] = &[
         name: "serve",
         style: Style::Single,
         serves: true,
+        lone: false,
         elements: &[2, 3, 4],
         slots: &[1, 1, 2],
         steps: 25,
@@ -148,9 +205,32 @@ pub const PROFILES: &[Profile] = &[
         faults: ALONE,
     },
     Profile {
+        name: "lone",
+        style: Style::Single,
+        serves: false,
+        lone: true,
+        elements: &[2, 3, 4],
+        slots: &[1],
+        steps: 20,
+        drift_ppm: None,
+        faults: ALONE_UNARMED,
+    },
+    Profile {
+        name: "lone-serve",
+        style: Style::Single,
+        serves: true,
+        lone: true,
+        elements: &[2, 3, 4],
+        slots: &[1],
+        steps: 20,
+        drift_ppm: None,
+        faults: ALONE_UNARMED_SERVE,
+    },
+    Profile {
         name: "calm",
         style: Style::Storm,
         serves: false,
+        lone: false,
         elements: &[3],
         slots: &[1],
         steps: 0,
@@ -162,6 +242,7 @@ pub const PROFILES: &[Profile] = &[
         name: "drift-beyond",
         style: Style::Storm,
         serves: false,
+        lone: false,
         elements: &[3],
         slots: &[1],
         steps: 120,
@@ -172,6 +253,7 @@ pub const PROFILES: &[Profile] = &[
         name: "old-image",
         style: Style::Storm,
         serves: false,
+        lone: false,
         elements: &[3],
         slots: &[1],
         steps: 120,

@@ -1,8 +1,8 @@
 //! Elements: agents that start, die, stand still and do what their machines say.
 
-use vnfpool_model::Time;
+use vnfpool_model::{Epoch, Incarnation, Time};
 use vnfpool_succession::element::{Effect, Element, Input, Notice, Settings};
-use vnfpool_wire::datagram::Message;
+use vnfpool_wire::datagram::{Member, Message};
 
 use super::host::{Agent, MAILBOX_MAX};
 use super::{Event, MS, Moment, Parcel, World, machine_of, node_id};
@@ -94,10 +94,10 @@ impl World {
             return;
         }
         self.note(|| format!("element {node} goes on"));
-        // The sockets are read before timers run (S2).
-        if self.breakage.runs_timers_first() {
-            (0..self.shape.slots).for_each(|slot| self.input(node, slot, Input::Tick));
+        if self.breakage.loses_mailbox() {
+            self.hosts[node].mailbox.clear();
         }
+        // The sockets are read before timers run (S2).
         while let Some((slot, parcel)) = self.hosts[node].mailbox.pop_front() {
             self.open_parcel(node, slot, parcel);
         }
@@ -194,8 +194,12 @@ impl World {
         if self.breakage.is_none() {
             machine.handle(now, input, &mut effects);
         } else {
+            let me = Member {
+                node: node_id(node),
+                incarnation: Incarnation(host.incarnation),
+            };
             self.breakage
-                .handle(node, slot, now, machine, input, &mut effects);
+                .handle((node, slot), me, now, machine, input, &mut effects);
         }
         let epoch = machine.epoch();
         self.trace.add(epoch.fencing_token());
@@ -204,6 +208,7 @@ impl World {
             self.carry_out(node, slot, effect);
         }
         self.element_effects = effects;
+        self.break_later();
         self.checks_after(node, slot);
         self.set_timer(node, slot);
     }
@@ -260,7 +265,9 @@ impl World {
                 self.send(node, machine_of(to), slot, message);
             }
             Effect::Gate { until, epoch } => {
-                if self.breakage.keeps_open(node, slot, until) {
+                let was = self.hosts[node].gates[slot];
+                let broken = !self.breakage.is_none();
+                if broken && self.breakage.misses_gate(self.now, node, slot, was, until) {
                     return;
                 }
                 self.gate(node, slot, until, epoch);
@@ -294,13 +301,7 @@ impl World {
     }
 
     /// The machine opens, prolongs or closes its gate.
-    pub(crate) fn gate(
-        &mut self,
-        node: usize,
-        slot: usize,
-        until: Time,
-        epoch: vnfpool_model::Epoch,
-    ) {
+    pub(crate) fn gate(&mut self, node: usize, slot: usize, until: Time, epoch: Epoch) {
         if until != Time::ZERO {
             self.hosts[node].gate_epochs[slot] = epoch;
             self.checks.opened_in(node, slot, epoch);
@@ -329,7 +330,7 @@ impl World {
         let life = self.hosts[node].life;
         for lan in 0..self.shape.lans {
             let answers = self.network.witness_answers(lan, node);
-            if self.breakage.witness(node, answers) {
+            if self.breakage.witness(answers) {
                 let at = self.now + MS / 10 + self.random.below(MS);
                 let parcel = Parcel::Witness { lan };
                 self.schedule(

@@ -43,6 +43,8 @@ pub struct Host {
     pub incarnation: u64,
     /// What its directory remembers of it.
     pub incarnation_on_disk: u64,
+    /// Nothing that it seals or opens authenticates.
+    pub keys_fail: bool,
     /// What is added to the wall clock, in milliseconds.
     pub wall_step_ms: i64,
 }
@@ -63,6 +65,7 @@ impl Host {
             life: 0,
             incarnation: 0,
             incarnation_on_disk: 0,
+            keys_fail: false,
             wall_step_ms: 0,
         }
     }

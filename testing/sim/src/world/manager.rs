@@ -164,13 +164,15 @@ impl World {
         if self.breakage.is_none() {
             machine.handle(now, input, &mut effects);
         } else {
+            let hosts = &self.hosts;
             self.breakage
-                .manage(slot, now, machine, &self.hosts, input, &mut effects);
+                .manage(slot, now, machine, hosts, input, &mut effects, self.now);
         }
         for effect in effects.drain(..) {
             self.do_as_managed(slot, effect);
         }
         self.manager_effects = effects;
+        self.break_later();
     }
 
     fn do_as_managed(&mut self, slot: usize, effect: Effect) {
@@ -244,7 +246,7 @@ impl World {
         if outcome != Outcome::Failed {
             self.manager.disk.records[slot] = Some(record);
         }
-        if outcome == Outcome::Done {
+        if outcome == Outcome::Done || self.breakage.tells_failed_as_done() {
             self.manager.writing[slot] = None;
             self.manage(slot, Input::Persisted);
         } else {

@@ -275,6 +275,12 @@ impl World {
         machine.and_then(|m| m.record()).is_some_and(|r| r.armed())
     }
 
+    /// One holder in every slot.
+    #[must_use]
+    pub fn served(&self) -> bool {
+        (0..self.shape.slots).all(|slot| self.holders(slot).count() == 1)
+    }
+
     /// One holder and an armed successor in every slot.
     #[must_use]
     pub fn complete(&self) -> bool {
@@ -331,13 +337,16 @@ impl World {
     pub(crate) fn send(&mut self, from: usize, to: usize, slot: usize, message: Message) {
         let life = self.hosts[to].life;
         let has_keys = self.now >= self.keys_at[from][to];
+        let keys_fail = self.hosts[from].keys_fail || self.hosts[to].keys_fail;
         let is_gossip = matches!(message, Message::Gossip(_));
         let parcel = match (has_keys, is_gossip) {
+            // It does not authenticate (S5).
+            _ if keys_fail => Parcel::SignOfLife,
             (true, _) => Parcel::Message { from, message },
             (false, true) => Parcel::SignOfLife,
             (false, false) => return,
         };
-        if self.breakage.loses(from, to, &self.hosts, &parcel) {
+        if !self.breakage.is_none() && self.breakage.loses(&parcel, keys_fail) {
             return;
         }
         let (first, copy) = self.network.send(from, to, &mut self.random);
@@ -352,6 +361,12 @@ impl World {
                     parcel,
                 },
             );
+        }
+    }
+
+    fn break_later(&mut self) {
+        while let Some((at, node, slot, what)) = self.breakage.later.pop() {
+            self.schedule(at, Event::Broken { node, slot, what });
         }
     }
 
