@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use clap::Parser;
+use vnfpool_sim::broken::{Broken, CATALOGUE};
 use vnfpool_sim::campaign::{Summary, run_many};
 use vnfpool_sim::history::{PROFILES, Plan, Profile, TOLD, Telling, Told, run};
 
@@ -30,9 +31,22 @@ struct Arguments {
     /// Only these steps of the history (of one seed).
     #[arg(long, value_delimiter = ',', num_args = 0..)]
     keep: Option<Vec<usize>>,
+    /// Break the world in this way (of one seed).
+    #[arg(long)]
+    broken: Option<String>,
     /// Print the timeline (of one seed).
     #[arg(long)]
     trace: bool,
+}
+
+impl Arguments {
+    fn breakage(&self) -> Option<Broken> {
+        let name = self.broken.as_ref()?;
+        CATALOGUE
+            .iter()
+            .find(|row| row.name == name)
+            .map(|row| row.broken)
+    }
 }
 
 fn main() -> ExitCode {
@@ -84,6 +98,7 @@ fn replay(profile: &Profile, seed: u64, arguments: &Arguments) -> bool {
     let telling = Telling {
         lines: arguments.trace,
         aloud: arguments.trace,
+        broken: arguments.breakage(),
         keep: arguments.keep.clone(),
         ..Telling::default()
     };
@@ -105,6 +120,7 @@ fn tell(told: &Told, seed: u64, arguments: &Arguments) -> ExitCode {
     let telling = Telling {
         lines: arguments.trace,
         aloud: arguments.trace,
+        broken: arguments.breakage(),
         ..Telling::default()
     };
     for seed in seed..seed + arguments.seeds.min(TOLD_SEEDS_MAX) {

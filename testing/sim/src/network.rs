@@ -60,14 +60,20 @@ impl Path {
         self.machines & ends == ends && self.cut[from] & only(to) == 0
     }
 
+    /// Whether it loses, delays, doubles or reorders.
+    #[inline]
+    #[must_use]
+    pub const fn is_noisy(&self) -> bool {
+        self.lost_permille | self.late_permille | self.doubled_permille | self.reordered_permille
+            != 0
+    }
+
     /// Travel times of the copies that arrive.
     #[inline]
     fn travel(&self, random: &mut Random) -> (Option<u64>, Option<u64>) {
         let chance = random.next();
         let travel = TRAVEL_NS_MIN + (chance & ((1 << TRAVEL_BITS) - 1));
-        if self.lost_permille | self.late_permille | self.doubled_permille | self.reordered_permille
-            == 0
-        {
+        if !self.is_noisy() {
             return (Some(travel), None);
         }
         if random.below(1_000) < self.lost_permille {

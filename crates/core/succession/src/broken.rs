@@ -24,8 +24,6 @@ pub enum Mutation {
     ResentHandoverRenews,
     /// A newly armed successor begins without a promise.
     ArmedWithoutPromise,
-    /// An active that was never acknowledged does not vote.
-    NeverAckedNeverVotes,
 }
 
 /// What is wrong with a machine.

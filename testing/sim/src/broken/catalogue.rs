@@ -55,9 +55,9 @@ catalogue! {
         "6: B acks on after its vote was sent";
     TimerEndsVote "timer-ends-vote" OneHolder By("storm"),
         "6: B's timer ends its vote";
-    LockFollowsLastToken "lock-follows-last-token" OneHolder By("storm"),
+    LockFollowsLastToken "lock-follows-last-token" OneHolder By("blinks"),
         "6: the vote's lock follows the last token used";
-    HeartbeatsAfterVote "heartbeats-after-vote" OneHolder By("storm"),
+    HeartbeatsAfterVote "heartbeats-after-vote" OneHolder Told("dumb-manager-and-a-vote"),
         "6: A heartbeats on after its vote";
     HandsOverAfterVote "hands-over-after-vote" OneHolder By("storm"),
         "6: A hands over after its vote";
@@ -89,7 +89,7 @@ catalogue! {
         "6: a vote is matched by name, not by term (nor by its token)";
     SameIncarnation "same-incarnation" OneHolder By("storm"),
         "6: votes without incarnation";
-    NewLifeCountsAtOnce "new-life-counts-at-once" OneHolder By("storm"),
+    NewLifeCountsAtOnce "new-life-counts-at-once" OneHolder Told("standby-restarts-at-once"),
         "6: a new life counts at once for an armed pair";
     ClosesAfterRegistering "closes-after-registering" OneHolder By("storm"),
         "6: register first, close the gate later";
@@ -101,21 +101,21 @@ catalogue! {
         "6: M replaces before its grant has ended";
     ServesOnSilence "serves-on-silence" OneHolder By("serve"),
         "6: `serve` on silence alone";
-    WitnessAtTheEndOnly "witness-at-the-end-only" OneHolder By("serve"),
+    WitnessAtTheEndOnly "witness-at-the-end-only" OneHolder Told("isolated-and-back"),
         "6: the witness is asked only at the end";
     SilentUntilKeys "silent-until-keys" OneHolder Told("return-of-a-member"),
         "6, 5i: a new life is silent until it has keys";
-    SilenceWhileFrozen "silence-while-frozen" OneHolder By("serve"),
+    SilenceWhileFrozen "silence-while-frozen" OneHolder Told("frozen-and-back"),
         "6: silence counts while frozen";
     NoGossip "no-gossip" OneHolder By("lone-serve"),
         "6: only voters are heard, no gossip, not armed";
-    ServesInsidePromise "serves-inside-promise" OneHolder By("serve"),
+    ServesInsidePromise "serves-inside-promise" OneHolder Told("isolated-for-a-moment"),
         "6: T_serve shorter than L";
     UndecodableIsSilence "undecodable-is-silence" OneHolder By("serve"),
         "6: A's keys or certificate fail";
     UnableVoterStaysOpen "unable-voter-stays-open" OneHolder By("storm"),
         "6, 5a: an unable active votes and leaves its gate open";
-    AnswersWhileWriting "answers-while-writing" OneHolder By("storm"),
+    AnswersWhileWriting "answers-while-writing" OneHolder Told("standstill-while-writing"),
         "6, 5b: M goes on answering while it writes";
     // Sections 5 and 7.
     VoteByWholeEpoch "vote-by-whole-epoch" OutageBound By("single"),
@@ -142,8 +142,6 @@ catalogue! {
         "7, 5c: a deaf active wins its own vote";
     ProofsWithoutStream "proofs-without-stream" InSync By("storm"),
         "5d: a proof of the copy that no stream gave";
-    NeverAckedNeverVotes "never-acked-never-votes" OutageBound Told("successor-dies-when-armed"),
-        "5f: an active that was never acked does not vote";
     NeverRenounces "never-renounces" OutageBound Told("active-dies-when-armed"),
         "5h: the manager's lease is not renounced";
     // Drivers.
@@ -176,7 +174,6 @@ impl Broken {
             Self::ServesInsidePromise => Mutation::ServesInsidePromise,
             Self::ResentHandoverRenews => Mutation::ResentHandoverRenews,
             Self::ArmedWithoutPromise => Mutation::ArmedWithoutPromise,
-            Self::NeverAckedNeverVotes => Mutation::NeverAckedNeverVotes,
             _ => return None,
         })
     }

@@ -1,7 +1,7 @@
 //! Cuts between machines on all paths at once: one way, both ways, of one machine from all others.
 
 use super::{Fault, any_element, any_machine};
-use crate::world::World;
+use crate::world::{MS, World};
 
 /// From one to another.
 pub(super) const ONE_WAY: Fault = Fault {
@@ -56,6 +56,23 @@ pub(super) const MANAGER_DUMB: Fault = Fault {
 pub(super) const MANAGER_ISOLATED: Fault = Fault {
     name: "manager-isolated",
     inject: |world, _| isolate(world, 0),
+};
+
+/// One element does not reach the others for about a lease.
+pub(super) const BLINK: Fault = Fault {
+    name: "blink",
+    inject: |world, random| {
+        let node = any_element(world, random);
+        let before = world.network.clone();
+        for to in world.elements() {
+            cut(world, node, to);
+            if random.chance(50) {
+                cut(world, to, node);
+            }
+        }
+        world.run_for(random.between(20 * MS, 130 * MS));
+        world.network = before;
+    },
 };
 
 fn deafen(world: &mut World, deaf: usize) {

@@ -1,7 +1,7 @@
 //! Paths that lose, delay, double and reorder. Each path by itself, or all of them.
 
 use super::Fault;
-use crate::network::Path;
+use crate::network::{MANAGEMENT, Path};
 use crate::random::Random;
 use crate::world::{MS, World};
 
@@ -42,6 +42,19 @@ pub(super) const REORDERING: Fault = Fault {
     inject: |world, random| {
         let permille = random.magnitude(10, 500);
         on_paths(world, random, |path| path.reordered_permille = permille);
+    },
+};
+
+/// The management LAN loses half and delays most of the rest, by less than a vote's validity or a
+/// little more.
+pub(super) const MANAGEMENT_LAN: Fault = Fault {
+    name: "noisy-management",
+    inject: |world, random| {
+        let path = &mut world.network.paths[MANAGEMENT];
+        path.lost_permille = random.between(200, 700);
+        path.late_permille = 900;
+        path.late_ns_max = random.between(30 * MS, 120 * MS);
+        path.doubled_permille = 100;
     },
 };
 

@@ -96,7 +96,12 @@ fn begin(seed: u64, shape: &Shape, telling: &Telling) -> World {
         world.checks.out_of_bounds = Some("clocks drift beyond the bound");
     }
     world.start_manager();
-    world.elements().for_each(|node| world.start(node));
+    for node in world.elements() {
+        // Beats of different machines have different phases.
+        let pause = world.random.below(40 * MS);
+        world.run_for(pause);
+        world.start(node);
+    }
     world
 }
 

@@ -227,6 +227,17 @@ pub const PROFILES: &[Profile] = &[
         faults: ALONE_UNARMED_SERVE,
     },
     Profile {
+        name: "blinks",
+        style: Style::Storm,
+        serves: false,
+        lone: false,
+        elements: &[2, 3],
+        slots: &[1],
+        steps: 200,
+        drift_ppm: None,
+        faults: BLINKS,
+    },
+    Profile {
         name: "calm",
         style: Style::Storm,
         serves: false,
@@ -260,6 +271,16 @@ pub const PROFILES: &[Profile] = &[
         drift_ppm: None,
         faults: OLD_IMAGES,
     },
+];
+
+const BLINKS: &[Weighed] = &[
+    ("noisy-management", 3, None),
+    ("blink", 20, None),
+    ("switchover", 2, None),
+    ("function-fails", 1, None),
+    ("function-works", 2, None),
+    ("freeze", 2, None),
+    ("networks-heal", 1, None),
 ];
 
 const OLD_IMAGES: &[Weighed] = &[

@@ -7,7 +7,7 @@ use super::{Outcome, Telling, begin, finish, recover};
 use crate::faults::HALF_BOUND_PPM;
 use crate::invariants::Invariant;
 use crate::network::{MANAGEMENT, only};
-use crate::world::{MS, Moment, Shape, World};
+use crate::world::{DiskMood, MS, Moment, Shape, World};
 
 /// A told history.
 #[derive(Clone, Copy, Debug)]
@@ -119,6 +119,102 @@ pub const TOLD: &[Told] = &[
         },
     },
     Told {
+        name: "dumb-manager-and-a-vote",
+        elements: 2,
+        serves: false,
+        tell: |world| {
+            // The active's vote is committed and nobody hears of it; the manager replaces it.
+            let (active, standby) = pair(world);
+            world.streams.healthy = false;
+            world.run_to(Moment::Voted, 2_000 * MS);
+            world.network.cut_everywhere(0, active);
+            world.network.cut_everywhere(0, standby);
+            world.run_for(100 * MS);
+            world.network.cut_everywhere(active, 0);
+            world.run_for(2_000 * MS);
+            world.network.paths[MANAGEMENT].cut[0] = only(active);
+            world.run_for(100 * MS);
+        },
+    },
+    Told {
+        name: "standby-restarts-at-once",
+        elements: 2,
+        serves: false,
+        tell: |world| {
+            // The active lives on its standby's acks alone when that begins a new life.
+            let (active, standby) = pair(world);
+            world.network.cut_everywhere(0, active);
+            world.network.cut_everywhere(active, 0);
+            world.run_for(150 * MS);
+            world.kill(standby);
+            let pause = world.random.below(10 * MS);
+            world.run_for(pause);
+            world.start(standby);
+            world.run_for(500 * MS);
+        },
+    },
+    Told {
+        name: "standstill-while-writing",
+        elements: 2,
+        serves: false,
+        tell: |world| {
+            // The standby's vote is on its way to a slow disk; both stood still, one after the
+            // other.
+            let (active, standby) = pair(world);
+            world.manager.disk.mood = DiskMood::Slow(500 * MS);
+            let ns = world.random.between(75 * MS, 110 * MS);
+            world.freeze(active, ns);
+            world.run_to(Moment::Voted, 100 * MS);
+            world.run_for(3 * MS);
+            let ns = world.random.between(25 * MS, 60 * MS);
+            world.freeze(standby, ns);
+            world.run_for(1_000 * MS);
+        },
+    },
+    Told {
+        name: "isolated-and-back",
+        elements: 3,
+        serves: true,
+        tell: |world| {
+            let (active, _) = pair(world);
+            (0..world.network.paths.len()).for_each(|path| world.network.cut_off(path, active));
+            let ns = world.random.between(2_000 * MS, 2_200 * MS);
+            world.run_for(ns);
+            back_on_the_lans_first(world, active);
+        },
+    },
+    Told {
+        name: "frozen-and-back",
+        elements: 3,
+        serves: true,
+        tell: |world| {
+            let (active, _) = pair(world);
+            world.freeze(active, 2_000 * MS);
+            world.run_for(1_990 * MS);
+            back_on_the_lans_first(world, active);
+        },
+    },
+    Told {
+        name: "isolated-for-a-moment",
+        elements: 2,
+        serves: true,
+        tell: |world| {
+            // On all paths, but witnesses answer: their networks are well.
+            let (_, standby) = pair(world);
+            for other in 0..3 {
+                world.network.cut_everywhere(other, standby);
+                world.network.cut_everywhere(standby, other);
+            }
+            for path in &mut world.network.paths {
+                path.cut[standby] &= !only(standby);
+            }
+            let ns = world.random.between(20 * MS, 80 * MS);
+            world.run_for(ns);
+            world.network.heal();
+            world.run_for(200 * MS);
+        },
+    },
+    Told {
         name: "manager-listens-again",
         elements: 3,
         serves: true,
@@ -220,6 +316,17 @@ fn pair(world: &World) -> (usize, usize) {
     };
     let active = with(Role::Active).unwrap_or(1);
     (active, with(Role::Standby).unwrap_or(3 - active.min(2)))
+}
+
+/// `node` is back: on the LANs with their witnesses at once, on the others a little later.
+fn back_on_the_lans_first(world: &mut World, node: usize) {
+    world.network.heal();
+    let others = world.network.paths.len() - world.network.lans;
+    (0..others).for_each(|path| world.network.cut_off(path, node));
+    let pause = world.random.below(150 * MS);
+    world.run_for(pause);
+    world.network.heal();
+    world.run_for(300 * MS);
 }
 
 /// From now on, for so long, the outage may be so long, in milliseconds.

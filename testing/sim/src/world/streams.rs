@@ -5,7 +5,7 @@ use vnfpool_model::{Role, Time};
 use vnfpool_succession::element::{Cause, Input};
 
 use super::{Event, MS, Parcel, World, machine_of};
-use crate::network::MACHINES_MAX;
+use crate::network::{MACHINES_MAX, MANAGEMENT};
 
 /// How often a stream that carries nothing else proves the copy.
 const PROOF_NS: u64 = 50 * MS;
@@ -184,7 +184,10 @@ impl World {
         };
         let as_of = self.streams.as_of[slot][machine_of(peer.node)];
         let now = self.hosts[from].clock.read(self.now);
-        let may_vote = now.since(machine.manager_heard_at()) < self.shape.timing.lease() / 2
+        // A vote needs a token that is not older than a lease, counted from the request for it.
+        let management = &self.network.paths[MANAGEMENT];
+        let may_vote = !management.is_noisy()
+            && now.since(machine.manager_heard_at()) < self.shape.timing.lease() / 2
             && machine.promise_until() < now
             && machine.gate() > now
             && !machine.unconfirmed();

@@ -389,9 +389,6 @@ impl Element {
             }
             None => {
                 // The manager's last grant may carry us on for long; ask for more in time.
-                if self.broken.is(Mutation::NeverAckedNeverVotes) {
-                    return false;
-                }
                 let lasting = now.after(self.settings.timing.manager_lease() / 2);
                 self.gate <= lasting && now.since(self.epoch_at) >= self.lease()
             }

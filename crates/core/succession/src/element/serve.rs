@@ -95,9 +95,6 @@ impl Element {
     /// T_serve >= L_M + V (S2), and one heartbeat more.
     fn serve_after(&self) -> Duration {
         let timing = self.settings.timing;
-        if self.broken.is(Mutation::ServesInsidePromise) {
-            return timing.lease() / 2;
-        }
         timing.manager_lease() + timing.lease() + timing.heartbeat_interval()
     }
 
@@ -120,7 +117,13 @@ impl Element {
             return;
         }
         let member = self.record.is_some_and(|r| r.names(self.settings.me));
-        let lonely = now.since(self.quorum.silent_since) > self.lease().min(self.serve_after());
+        let hasty = self.broken.is(Mutation::ServesInsidePromise);
+        let enough = if hasty {
+            self.lease() / 2
+        } else {
+            self.serve_after()
+        };
+        let lonely = now.since(self.quorum.silent_since) > self.lease().min(enough);
         if !member || !self.able {
             return self.stop_serving(out);
         }
@@ -143,8 +146,8 @@ impl Element {
             }
             return self.stop_serving(out);
         }
-        let promised = self.promise_until > now && !self.broken.is(Mutation::ServesInsidePromise);
-        if now.since(self.quorum.silent_since) < self.serve_after() || promised {
+        let promised = self.promise_until > now && !hasty;
+        if now.since(self.quorum.silent_since) < enough || promised {
             return;
         }
         self.serve(now, out);
