@@ -22,7 +22,7 @@ struct Arguments {
     /// For how many seconds at most, for each profile.
     #[arg(long, default_value_t = 60)]
     seconds: u64,
-    /// Which kind of histories; without it storm, single and serve.
+    /// Which kind of histories; without it all that stay within what is promised.
     #[arg(long)]
     profile: Vec<String>,
     /// A told history instead.
@@ -66,7 +66,7 @@ fn main() -> ExitCode {
         return tell(told, seed, &arguments);
     }
     let names = match arguments.profile.is_empty() {
-        true => vec!["storm".to_owned(), "single".to_owned(), "serve".to_owned()],
+        true => USUAL.map(str::to_owned).to_vec(),
         false => arguments.profile.clone(),
     };
     let mut well = true;
@@ -134,6 +134,9 @@ fn tell(told: &Told, seed: u64, arguments: &Arguments) -> ExitCode {
     }
     ExitCode::SUCCESS
 }
+
+/// Within what is promised.
+const USUAL: [&str; 6] = ["storm", "blinks", "single", "serve", "lone", "lone-serve"];
 
 /// A told history has little chance in it.
 const TOLD_SEEDS_MAX: u64 = 1_000;

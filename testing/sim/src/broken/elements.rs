@@ -154,14 +154,14 @@ impl Breakage {
         before: Element,
         out: &mut Effects,
     ) {
-        let splits = out.iter().filter_map(|effect| match effect {
+        let split = out.iter().rev().find_map(|effect| match effect {
             Effect::Send {
                 message: Message::Split(split),
                 ..
             } => Some(*split),
             _ => None,
         });
-        let Some(split) = splits.last() else { return };
+        let Some(split) = split else { return };
         let seen = &mut self.elements[slot][node];
         match &mut seen.vote {
             Some(vote) if vote.before.epoch() == machine.epoch() => vote.split = split,

@@ -18,16 +18,15 @@ pub(super) struct Seen {
 }
 
 impl Breakage {
-    /// As [`Slot::handle`]; `random` is for what only a broken world does.
+    /// As [`Slot::handle`]. The time is the manager's and the true one.
     pub(crate) fn manage(
         &mut self,
         slot: usize,
-        now: Time,
+        (now, true_now): (Time, u64),
         machine: &mut Slot,
         hosts: &[Host],
         input: Input,
         out: &mut Effects,
-        true_now: u64,
     ) {
         let Some(input) = self.changed_for_manager(slot, now, machine, hosts, input) else {
             return;

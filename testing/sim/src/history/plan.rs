@@ -61,7 +61,7 @@ impl Plan {
     /// The history that `seed` means in `profile`.
     #[must_use]
     pub fn new(profile: &Profile, seed: u64) -> Self {
-        let mut random = Random::new(seed ^ 0x5eed_0f_9001);
+        let mut random = Random::new(seed ^ 0x5eed);
         let shape = shape(profile, &mut random);
         let steps = (0..profile.steps).map(|_| step(profile, &mut random));
         let steps = steps.collect();

@@ -315,7 +315,10 @@ fn pair(world: &World) -> (usize, usize) {
         elements.find(|node| world.role(*node, 0) == Some(role))
     };
     let active = with(Role::Active).unwrap_or(1);
-    (active, with(Role::Standby).unwrap_or(3 - active.min(2)))
+    (
+        active,
+        with(Role::Standby).unwrap_or_else(|| 3 - active.min(2)),
+    )
 }
 
 /// `node` is back: on the LANs with their witnesses at once, on the others a little later.

@@ -166,7 +166,7 @@ impl World {
         } else {
             let hosts = &self.hosts;
             self.breakage
-                .manage(slot, now, machine, hosts, input, &mut effects, self.now);
+                .manage(slot, (now, self.now), machine, hosts, input, &mut effects);
         }
         for effect in effects.drain(..) {
             self.do_as_managed(slot, effect);
@@ -265,6 +265,6 @@ impl World {
 fn tell(record: &Record) -> String {
     let second = record
         .second
-        .map_or("nobody".to_owned(), |m| m.node.0.to_string());
+        .map_or_else(|| "nobody".to_owned(), |m| m.node.0.to_string());
     format!("term {}: {} and {second}", record.term, record.first.node.0)
 }
