@@ -55,19 +55,19 @@ catalogue! {
         "6: B acks on after its vote was sent";
     TimerEndsVote "timer-ends-vote" OneHolder By("storm"),
         "6: B's timer ends its vote";
-    LockFollowsLastToken "lock-follows-last-token" OneHolder By("blinks"),
+    LockFollowsLastToken "lock-follows-last-token" OneHolder Told("reordered-words"),
         "6: the vote's lock follows the last token used";
     HeartbeatsAfterVote "heartbeats-after-vote" OneHolder Told("dumb-manager-and-a-vote"),
         "6: A heartbeats on after its vote";
-    HandsOverAfterVote "hands-over-after-vote" OneHolder By("storm"),
+    HandsOverAfterVote "hands-over-after-vote" OneHolder Told("switchover-of-a-voter"),
         "6: A hands over after its vote";
     HandsOverWithoutPromise "hands-over-without-promise" OneHolder By("storm"),
         "6: A hands over without promising itself";
-    HandoverLeaseFromReceipt "handover-lease-from-receipt" OneHolder By("storm"),
+    HandoverLeaseFromReceipt "handover-lease-from-receipt" OneHolder Told("late-handover"),
         "6: the first lease after a handover counts from receipt";
-    AckLeaseFromReceipt "ack-lease-from-receipt" OneHolder By("storm"),
+    AckLeaseFromReceipt "ack-lease-from-receipt" OneHolder Told("late-acks"),
         "6: the same for an ack";
-    GrantFromReceipt "grant-from-receipt" OneHolder By("storm"),
+    GrantFromReceipt "grant-from-receipt" OneHolder Told("late-grant"),
         "6: the same for the manager's grant";
     ClosedGateIsRenewed "closed-gate-is-renewed" OneHolder By("storm"),
         "6: a late ack of the old turn renews; a renewing thread races with a closing one";
@@ -85,7 +85,7 @@ catalogue! {
         "6: M answers before the record is on disk";
     NoteOverwrites "note-overwrites-record" Durable By("storm"),
         "6: 'M is told of the handover' overwrites the record";
-    VoteByName "vote-by-name" OneHolder By("storm"),
+    VoteByName "vote-by-name" OneHolder Told("late-copy-of-a-vote"),
         "6: a vote is matched by name, not by term (nor by its token)";
     SameIncarnation "same-incarnation" OneHolder By("storm"),
         "6: votes without incarnation";

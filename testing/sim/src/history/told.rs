@@ -172,6 +172,105 @@ pub const TOLD: &[Told] = &[
         },
     },
     Told {
+        name: "switchover-of-a-voter",
+        elements: 2,
+        serves: false,
+        tell: |world| {
+            // The active's vote is on its way to a slow disk when the operator asks.
+            let (active, standby) = pair(world);
+            world.manager.disk.mood = DiskMood::Slow(100 * MS);
+            world.network.cut_everywhere(standby, active);
+            world.run_to(Moment::Voted, 200 * MS);
+            world.hand_over(0);
+            world.run_for(5 * MS);
+            world.network.heal();
+            world.run_for(300 * MS);
+        },
+    },
+    Told {
+        name: "late-copy-of-a-vote",
+        elements: 2,
+        serves: false,
+        tell: |world| {
+            // The standby's vote of one term arrives again when it is armed in a later one.
+            let (active, standby) = pair(world);
+            let management = &mut world.network.paths[MANAGEMENT];
+            management.doubled_permille = 1_000;
+            management.late_ns_max = 900 * MS;
+            cut_both(world, active, standby);
+            world.run_for(15 * MS);
+            world.network.cut_everywhere(0, standby);
+            world.run_for(60 * MS);
+            world.network.heal();
+            world.run_for(1_500 * MS);
+        },
+    },
+    Told {
+        name: "reordered-words",
+        elements: 2,
+        serves: false,
+        tell: |world| {
+            // The manager's words overtake each other while the standby votes, and the active,
+            // which hears nothing of the manager, is heard again.
+            for _ in 0..20 {
+                let (active, standby) = pair(world);
+                world.network.cut_everywhere(active, standby);
+                world.network.cut_everywhere(0, active);
+                let management = &mut world.network.paths[MANAGEMENT];
+                management.late_permille = 700;
+                management.late_ns_max = 60 * MS;
+                let ns = world.random.between(50 * MS, 90 * MS);
+                world.run_for(ns);
+                for path in &mut world.network.paths {
+                    path.cut[active] = 0;
+                }
+                world.run_for(60 * MS);
+                world.network.heal();
+                while world.is_well() && !world.complete() {
+                    world.run_for(20 * MS);
+                }
+                world.run_for(150 * MS);
+            }
+        },
+    },
+    Told {
+        name: "late-handover",
+        elements: 2,
+        serves: false,
+        tell: |world| {
+            let (active, standby) = pair(world);
+            only_the_link(world, active, standby, 200 * MS);
+            world.hand_over(0);
+            world.run_for(1_000 * MS);
+        },
+    },
+    Told {
+        name: "late-acks",
+        elements: 2,
+        serves: false,
+        tell: |world| {
+            let (active, standby) = pair(world);
+            only_the_link(world, active, standby, 250 * MS);
+            world.run_for(1_000 * MS);
+        },
+    },
+    Told {
+        name: "late-grant",
+        elements: 2,
+        serves: false,
+        tell: |world| {
+            world.streams.healthy = false;
+            world.run_for(1_500 * MS);
+            let (active, _) = pair(world);
+            world.network.paths[MANAGEMENT].late_permille = 1_000;
+            world.network.paths[MANAGEMENT].late_ns_max = 2_500 * MS;
+            world.run_for(300 * MS);
+            world.network.heal();
+            cut_both(world, active, 0);
+            world.run_for(3_000 * MS);
+        },
+    },
+    Told {
         name: "isolated-and-back",
         elements: 3,
         serves: true,
@@ -319,6 +418,24 @@ fn pair(world: &World) -> (usize, usize) {
         active,
         with(Role::Standby).unwrap_or_else(|| 3 - active.min(2)),
     )
+}
+
+fn cut_both(world: &mut World, one: usize, other: usize) {
+    world.network.cut_everywhere(one, other);
+    world.network.cut_everywhere(other, one);
+}
+
+/// What the pair says to each other goes over the link alone, and is late.
+fn only_the_link(world: &mut World, one: usize, other: usize, late_ns_max: u64) {
+    for path in &mut world.network.paths {
+        path.cut[one] |= only(other);
+        path.cut[other] |= only(one);
+    }
+    let link = &mut world.network.paths[MANAGEMENT + 1];
+    link.cut[one] = 0;
+    link.cut[other] = 0;
+    link.late_permille = 1_000;
+    link.late_ns_max = late_ns_max;
 }
 
 /// `node` is back: on the LANs with their witnesses at once, on the others a little later.
