@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use clap::Parser;
 use vnfpool_sim::broken::{Broken, CATALOGUE};
 use vnfpool_sim::campaign::{Summary, run_many};
-use vnfpool_sim::history::{PROFILES, Plan, Profile, TOLD, Telling, Told, run};
+use vnfpool_sim::history::{PROFILES, Plan, Profile, Telling, Told, all_told, run};
 
 /// Runs whole pools in simulated time; the end is 0 when everything held.
 #[derive(Debug, Parser)]
@@ -56,7 +56,7 @@ fn main() -> ExitCode {
     let seed = arguments.seed.unwrap_or(fresh);
     if let Some(name) = &arguments.told {
         let Some(told) = Told::named(name) else {
-            let names = TOLD.iter().map(|t| t.name).collect::<Vec<_>>();
+            let names = all_told().map(|t| t.name).collect::<Vec<_>>();
             eprintln!(
                 "no history is called '{name}'; there are {}",
                 names.join(", ")

@@ -51,9 +51,9 @@ use Shown::{By, Told};
 
 catalogue! {
     // Section 6.
-    AcksAfterVote "acks-after-vote" OneHolder By("storm"),
+    AcksAfterVote "acks-after-vote" OneHolder Told("late-answer-to-a-vote"),
         "6: B acks on after its vote was sent";
-    TimerEndsVote "timer-ends-vote" OneHolder By("storm"),
+    TimerEndsVote "timer-ends-vote" OneHolder Told("late-answer-to-a-vote"),
         "6: B's timer ends its vote";
     LockFollowsLastToken "lock-follows-last-token" OneHolder Told("reordered-words"),
         "6: the vote's lock follows the last token used";
@@ -77,9 +77,9 @@ catalogue! {
         "6: a promise shorter than the lease";
     CommitsOverGrant "commits-over-grant" OneHolder By("storm"),
         "6: M commits over its own grant";
-    RestartWaitsOnlyUnarmed "restart-waits-only-unarmed" OneHolder By("storm"),
+    RestartWaitsOnlyUnarmed "restart-waits-only-unarmed" OneHolder Told("manager-restarts-when-armed"),
         "6: a restarted M waits only if the record says 'not armed'";
-    RestartsWithoutWait "restarts-without-wait" OneHolder By("storm"),
+    RestartsWithoutWait "restarts-without-wait" OneHolder Told("manager-restarts-when-armed"),
         "6: the same without any wait";
     AnswersBeforeDisk "answers-before-disk" Durable By("storm"),
         "6: M answers before the record is on disk";
@@ -91,11 +91,11 @@ catalogue! {
         "6: votes without incarnation";
     NewLifeCountsAtOnce "new-life-counts-at-once" OneHolder Told("standby-restarts-at-once"),
         "6: a new life counts at once for an armed pair";
-    ClosesAfterRegistering "closes-after-registering" OneHolder By("storm"),
+    ClosesAfterRegistering "closes-after-registering" OneHolder Told("restart-of-a-lone-active"),
         "6: register first, close the gate later";
     ReplacesSilentPair "replaces-silent-pair" OneHolder By("storm"),
         "6: M and a spare replace a silent pair";
-    ShortManagerLease "short-manager-lease" OneHolder By("storm"),
+    ShortManagerLease "short-manager-lease" OneHolder Told("manager-restarts-after-a-split"),
         "6: L_M shorter than L";
     ReplacesInsideGrant "replaces-inside-grant" OneHolder By("storm"),
         "6: M replaces before its grant has ended";
@@ -113,7 +113,7 @@ catalogue! {
         "6: T_serve shorter than L";
     UndecodableIsSilence "undecodable-is-silence" OneHolder By("serve"),
         "6: A's keys or certificate fail";
-    UnableVoterStaysOpen "unable-voter-stays-open" OneHolder By("storm"),
+    UnableVoterStaysOpen "unable-voter-stays-open" OneHolder Told("both-functions-fail"),
         "6, 5a: an unable active votes and leaves its gate open";
     AnswersWhileWriting "answers-while-writing" OneHolder Told("standstill-while-writing"),
         "6, 5b: M goes on answering while it writes";

@@ -2,8 +2,8 @@
 //!
 //! Each shortcut of `docs/succession.md`, sections 5 to 7, and some that a driver could take, has a
 //! name and a row in [`CATALOGUE`]. The machines stay those of production: what is broken is what
-//! the driver gives them and does for them ([`elements`], [`managers`]). Where that cannot express
-//! it, the machines have a mutation at one marked point ([`vnfpool_succession::Mutation`], feature
+//! the driver gives them and does for them (`elements`, `managers`, `driver`). Where that cannot express
+//! it, the machines have a mutation at one marked point (`vnfpool_succession::Mutation`, feature
 //! `broken`).
 
 mod catalogue;

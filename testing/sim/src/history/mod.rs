@@ -8,7 +8,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 pub use plan::{Plan, Step, Wait};
 pub use profile::{PROFILES, Profile, Style};
-pub use told::{TOLD, Told};
+pub use told::{Told, all_told};
 
 use crate::broken::{Breakage, Broken};
 use crate::faults::{self, HALF_BOUND_PPM};
