@@ -13,6 +13,15 @@ pub(super) const AGENT: Fault = Fault {
     },
 };
 
+/// An agent is killed and goes on in another process of the same life.
+pub(super) const REPLACED: Fault = Fault {
+    name: "agent-replaced",
+    inject: |world, random| {
+        let node = any_element(world, random);
+        world.replace(node);
+    },
+};
+
 /// A machine loses its power.
 pub(super) const POWER: Fault = Fault {
     name: "power-off",

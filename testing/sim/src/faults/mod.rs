@@ -33,6 +33,7 @@ pub const ALL: &[Fault] = &[
     clocks::DRIFT,
     clocks::WALL_STEP,
     crash::AGENT,
+    crash::REPLACED,
     crash::POWER,
     crash::START,
     crash::RESTART,

@@ -49,6 +49,7 @@ const EVERYTHING: &[Weighed] = &[
     ("clock-rate", 2, None),
     ("wall-clock-step", 1, None),
     ("agent-dies", 6, None),
+    ("agent-replaced", 8, None),
     ("power-off", 3, None),
     ("agent-starts", 14, None),
     ("agent-restarts", 6, None),
@@ -94,6 +95,7 @@ const ALONE: &[Weighed] = &[
     ("clock-rate", 1, Some(0)),
     ("wall-clock-step", 1, Some(0)),
     ("agent-dies", 6, Some(TAKEOVER_MS)),
+    ("agent-replaced", 4, Some(TAKEOVER_MS)),
     ("power-off", 4, Some(TAKEOVER_MS)),
     ("agent-restarts", 4, Some(TAKEOVER_MS)),
     ("agent-restarts-without-memory", 2, Some(TAKEOVER_MS)),
@@ -138,6 +140,7 @@ const SERVES_MS: u64 = 1_400;
 const ALONE_UNARMED: &[Weighed] = &[
     ("function-fails", 4, Some(REPLACED_MS)),
     ("agent-dies", 6, Some(REPLACED_MS)),
+    ("agent-replaced", 3, Some(REPLACED_MS)),
     ("power-off", 4, Some(REPLACED_MS)),
     ("agent-restarts", 4, Some(REPLACED_MS)),
     ("one-way-cut", 8, Some(DEAF_REPLACED_MS)),
@@ -153,6 +156,7 @@ const ALONE_UNARMED: &[Weighed] = &[
 
 const ALONE_UNARMED_SERVE: &[Weighed] = &[
     ("agent-dies", 6, Some(REPLACED_MS)),
+    ("agent-replaced", 3, Some(REPLACED_MS)),
     ("agent-restarts", 4, Some(REPLACED_MS)),
     ("manager-dies", 8, Some(SERVES_MS)),
     ("manager-restarts", 4, Some(SERVES_MS)),

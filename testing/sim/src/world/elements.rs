@@ -28,6 +28,7 @@ impl World {
             host.take_incarnation(now);
         }
         host.life += 1;
+        host.kept = None;
         host.mailbox.clear();
         let settings = Settings {
             me: host.member(node),
@@ -67,6 +68,7 @@ impl World {
 
     /// The agent dies, its kernel goes on.
     pub fn kill(&mut self, node: usize) {
+        self.hosts[node].kept = None;
         if self.hosts[node].agent.take().is_some() {
             self.note(|| format!("element {node}: the agent dies"));
         }

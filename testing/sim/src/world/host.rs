@@ -28,6 +28,8 @@ pub struct Host {
     pub clock: Clock,
     /// The agent, if it lives. The manager's machine has none.
     pub agent: Option<Agent>,
+    /// What an agent that was killed has written down, until another process goes on with it.
+    pub(crate) kept: Option<Agent>,
     /// The deadlines in the kernel, one for each slot.
     pub gates: Vec<Time>,
     /// The epoch in which each gate was opened last.
@@ -57,6 +59,7 @@ impl Host {
         Self {
             clock,
             agent: None,
+            kept: None,
             gates: vec![Time::ZERO; slots],
             gate_epochs: vec![Epoch::default(); slots],
             frozen_until: 0,

@@ -5,6 +5,7 @@ mod disk;
 mod elements;
 mod host;
 mod manager;
+mod replace;
 mod streams;
 
 use vnfpool_model::{OnQuorumLoss, Role, Time, Timing};
@@ -87,6 +88,11 @@ pub(crate) enum Event {
     /// The manager tries a writing again.
     Rewrite {
         number: u64,
+    },
+    /// Another process goes on with the life of an agent that was killed.
+    Replaced {
+        node: usize,
+        life: u64,
     },
     ManagerTick {
         boot: u64,
@@ -317,6 +323,7 @@ impl World {
             Event::Thaw { node } => self.thaw(node),
             Event::Written { number } => self.written(number),
             Event::Rewrite { number } => self.write_again(number),
+            Event::Replaced { node, life } => self.replaced(node, life),
             Event::ManagerTick { boot } => self.manager_tick(boot),
             Event::Streams { slot } => self.run_streams(slot),
             Event::Proof {
