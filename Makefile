@@ -11,7 +11,7 @@ VNFPOOL := target/release/vnfpool
 
 # The parts of a target run one after the other, also under `make -j`.
 .NOTPARALLEL:
-.PHONY: help root setup setup-bench build demo test lint bench clean-lab
+.PHONY: help root setup setup-bench build demo test lint prove prove-sim bench clean-lab
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -34,11 +34,19 @@ demo: root setup build ## See a pool of two gateways lose its active (root; writ
 lint: ## Formatting, clippy and documentation, without a warning
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy $(LOCKED) --workspace --all-targets -- -D warnings
+	$(CARGO) clippy $(LOCKED) --package vnfpool-sim --features broken --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc $(LOCKED) --workspace --no-deps
 
 # The tests come last, so that their summary is the end of the output.
 test: root setup lint ## Run every check and every test (root)
+	$(CARGO) nextest run $(LOCKED) --package vnfpool-sim --features broken --test broken
 	$(CARGO) nextest run $(LOCKED) --workspace
+
+prove: prove-sim ## Look for counter-examples for hours (SECONDS for each kind of history: 1800)
+
+SECONDS ?= 1800
+prove-sim:
+	$(CARGO) run $(LOCKED) --release --package vnfpool-sim -- --seconds $(SECONDS)
 
 bench: root setup-bench build ## Measure the figures beside keepalived's (root; an hour; writes vnfpool-bench.md)
 	$(VNFPOOL) bench

@@ -26,9 +26,12 @@
 //! Both are driven by `handle(now, input, &mut Effects)` and `deadline()`; they own no clock,
 //! socket, task, file or randomness. Effects are carried out in their order.
 
+mod broken;
 pub mod element;
 pub mod manager;
 
+#[cfg(feature = "broken")]
+pub use broken::Mutation;
 use std::time::Duration;
 
 use vnfpool_model::Timing;

@@ -271,6 +271,33 @@ fn a_successor_whose_stream_is_silent_is_disarmed() {
     assert_eq!(world.owners(), [1]);
 }
 
+/// I5: the record that arms a pair may be long on its way to the disk, and the stream may end
+/// meanwhile. What was proved before the record was written is as old as it is.
+#[test]
+fn a_pair_that_is_armed_late_has_no_younger_copy() {
+    for seed in 0..50 {
+        let mut world = World::new(seed, 2, OnQuorumLoss::Stop);
+        world.slow_disk_percent = 100;
+        world.begin();
+        let arming = |world: &World| {
+            let manager = world.manager.as_ref().unwrap();
+            manager.record().is_some() && manager.waits_for_disk()
+        };
+        while !arming(&world) {
+            world.run_for(MS);
+        }
+        world.streams.healthy = false;
+        let ended = world.now;
+        while !world.armed() {
+            world.run_for(MS);
+        }
+        world.slow_disk_percent = 0;
+        world.run_until(ended + 560 * MS);
+        assert!(!world.armed(), "seed {seed}: {:#?}", world.trace);
+        assert_eq!(world.owners(), [1], "seed {seed}");
+    }
+}
+
 /// A standby that stood still for a moment is armed again soon: until then the death of the active
 /// would cost a manager lease.
 #[test]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{
     Ack, COPY_AGE_MAX, Cause, DRAIN_MAX, Effect, Effects, Element, GRACE_INTERVALS, Handover,
-    HandoverState, Heartbeat, Member, Message, NodeId, Notice, Refusal, Split, Time,
+    HandoverState, Heartbeat, Member, Message, Mutation, NodeId, Notice, Refusal, Split, Time,
 };
 
 /// The active disarms a silent successor after this part of a lease, while its own gate is still
@@ -228,16 +228,21 @@ impl Element {
         self.gate_final = false;
         self.announced = false;
         self.acked_at = None;
-        self.promise_until = self.promise_until.max(now.after(self.lease()));
+        if !self.broken.is(Mutation::HandsOverWithoutPromise) {
+            self.promise_until = self.promise_until.max(now.after(self.lease()));
+        }
         self.handover = Some(HandoverState::Sent);
         self.send_handover(now, successor.node, echo, out);
         self.notify_role(Cause::Handover, out);
     }
 
     /// R5: again until heard, with an empty lease and without renewing my promise.
-    pub(super) fn resend_handover(&self, now: Time, out: &mut Effects) {
+    pub(super) fn resend_handover(&mut self, now: Time, out: &mut Effects) {
         if self.handover != Some(HandoverState::Sent) || self.voted.is_some() {
             return;
+        }
+        if self.broken.is(Mutation::ResentHandoverRenews) {
+            self.promise_until = now.after(self.lease());
         }
         if let Some(successor) = self.pair_peer() {
             self.send_handover(now, successor.node, Time::ZERO, out);
@@ -304,7 +309,8 @@ impl Element {
         let (Some(record), Some(peer)) = (self.record, self.pair_peer()) else {
             return;
         };
-        if !self.armed() || self.promise_until > now || now < self.split_retry_at() {
+        let promised = self.promise_until > now && !self.broken.is(Mutation::VotesInsidePromise);
+        if !self.armed() || promised || now < self.split_retry_at() {
             return;
         }
         // A token is at most as old as the request that brought it.
@@ -331,7 +337,10 @@ impl Element {
             self.gate_final = true;
             self.close_gate(out);
         }
-        self.voted = Some(self.voted.map_or(self.token, |voted| voted.max(self.token)));
+        self.voted = Some(match self.voted {
+            Some(voted) if !self.broken.is(Mutation::LockFollowsLastToken) => voted.max(self.token),
+            _ => self.token,
+        });
         self.split_sent_at = now;
         out.push(Effect::Send {
             to: NodeId::MANAGER,
@@ -351,9 +360,15 @@ impl Element {
         if self.voted.is_some() || stuck {
             return true;
         }
-        // I5. At the begin of an epoch the copy was complete: either it was proved before the pair
-        // was armed, or the successor has just handed over and is where it all came from.
-        let age = self.copy.age(now, successor, self.epoch_at);
+        // I5. In the first turn nothing but proofs counts: a record may have been on its way for
+        // long when the pair is armed at last. In a later one the successor has just handed over
+        // and is where it all came from.
+        let complete_at = if self.turn == 0 {
+            Time::ZERO
+        } else {
+            self.epoch_at
+        };
+        let age = self.copy.age(now, successor, complete_at);
         if age >= COPY_AGE_MAX.max(self.lease()) {
             return true;
         }

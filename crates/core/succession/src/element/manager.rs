@@ -1,7 +1,9 @@
 //! What the element says to the manager and hears from it: requests (R6), infos, records and
 //! grants (R7, R9).
 
-use super::{Cause, Effect, Effects, Element, Info, Message, NodeId, Record, Request, Time};
+use super::{
+    Cause, Effect, Effects, Element, Info, Message, Mutation, NodeId, Record, Request, Time,
+};
 
 impl Element {
     /// R6: to the manager, every interval, by every element.
@@ -43,7 +45,7 @@ impl Element {
             return;
         }
         self.manager_heard_at = now;
-        if info.token > self.token {
+        if info.token > self.token || self.broken.is(Mutation::LockFollowsLastToken) {
             self.token = info.token;
             self.token_age_from = info.echo;
         }
@@ -96,7 +98,8 @@ impl Element {
         if !self.active() {
             self.close_gate(out);
         }
-        if record.second == Some(self.settings.me) {
+        let promises = !self.broken.is(Mutation::ArmedWithoutPromise);
+        if record.second == Some(self.settings.me) && promises {
             // A newly armed successor starts with a promise, else it would claim at once.
             self.promise_until = self.promise_until.max(now.after(self.lease()));
         }

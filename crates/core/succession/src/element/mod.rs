@@ -19,6 +19,7 @@ use vnfpool_wire::datagram::{
     Ack, Gossip, Handover, Heartbeat, Info, Member, Message, NodeId, Record, Request, Split, Token,
 };
 
+use crate::broken::{Broken, Mutation};
 use crate::{GOSSIP_INTERVALS, hearing_time};
 use copy::{COPY_AGE_MAX, StandbyCopy};
 pub use interface::{Cause, Effect, Input, Notice, Refusal};
@@ -115,6 +116,8 @@ pub struct Element {
     quorum: Quorum,
     /// The time of the newest input.
     now: Time,
+    #[serde(skip)]
+    broken: Broken,
 }
 
 impl Element {
@@ -147,6 +150,7 @@ impl Element {
             woke_at: Time::ZERO,
             quorum: Quorum::new(now),
             now,
+            broken: Broken::default(),
         }
     }
 
@@ -179,6 +183,14 @@ impl Element {
     #[must_use]
     pub const fn newest_input_at(&self) -> Time {
         self.now
+    }
+
+    /// This machine with a mutation inside.
+    #[cfg(feature = "broken")]
+    #[must_use]
+    pub const fn broken_by(mut self, mutation: Mutation) -> Self {
+        self.broken = Broken::by(mutation);
+        self
     }
 
     /// Takes one input. Total: nothing that a peer sends can make it fail.
@@ -347,7 +359,9 @@ impl Element {
             return;
         }
         let interval = self.settings.timing.heartbeat_interval();
-        self.quorum.awake(now, self.next_beat, interval);
+        if !self.broken.is(Mutation::SilenceWhileFrozen) {
+            self.quorum.awake(now, self.next_beat, interval);
+        }
         // A late thread sends one beat, not those that it missed.
         self.next_beat = self.next_beat.after(interval).max(now.after(interval / 2));
         self.beats = self.beats.wrapping_add(1);

@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use vnfpool_model::OnQuorumLoss;
 
-use super::{Effect, Effects, Element, Gossip, NodeId, Notice, Time};
+use super::{Effect, Effects, Element, Gossip, Mutation, NodeId, Notice, Time};
 
 /// The most LANs with witnesses.
 pub const LANS_MAX: usize = 32;
@@ -117,7 +117,13 @@ impl Element {
             return;
         }
         let member = self.record.is_some_and(|r| r.names(self.settings.me));
-        let lonely = now.since(self.quorum.silent_since) > self.lease();
+        let hasty = self.broken.is(Mutation::ServesInsidePromise);
+        let enough = if hasty {
+            self.lease() / 2
+        } else {
+            self.serve_after()
+        };
+        let lonely = now.since(self.quorum.silent_since) > self.lease().min(enough);
         if !member || !self.able {
             return self.stop_serving(out);
         }
@@ -133,10 +139,15 @@ impl Element {
         }
         if !self.quorum.witnessed_everywhere(now, self.witness_time()) {
             // Isolated: the silence says nothing about the others.
-            self.quorum.restart(now);
+            if !self.broken.is(Mutation::WitnessAtTheEndOnly)
+                && !self.broken.is(Mutation::SilenceWhileFrozen)
+            {
+                self.quorum.restart(now);
+            }
             return self.stop_serving(out);
         }
-        if now.since(self.quorum.silent_since) < self.serve_after() || self.promise_until > now {
+        let promised = self.promise_until > now && !hasty;
+        if now.since(self.quorum.silent_since) < enough || promised {
             return;
         }
         self.serve(now, out);

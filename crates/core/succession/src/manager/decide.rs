@@ -57,12 +57,20 @@ impl Slot {
         if let (true, Some(active)) = (void, active) {
             return self.decide_void(now, record, active);
         }
-        let active_is_fit = active.is_some_and(|n| n.able && self.fresh(now, n));
-        if now >= self.grant_until && !active_is_fit {
-            // R12: nobody else can have granted the lone active anything.
+        let lease = self.manager_lease();
+        let speaks = active.is_some_and(|n| self.fresh(now, n));
+        let active_is_fit = speaks && active.is_some_and(|n| n.able);
+        let silent = !speaks && self.has_listened(now);
+        // A deaf one speaks, but no grant reaches it.
+        let deaf = active_is_fit && active.is_some_and(|n| !n.heard_manager);
+        if now >= self.grant_until && (silent || deaf || (speaks && !active_is_fit)) {
+            // R12: nobody else can have granted the lone active anything. Instead of a deaf one
+            // only who has heard the manager for long: it may have been dumb for all of them.
             let silent = record.first.node;
-            let first = self.choose(now, |n| n.id != silent)?;
-            return Some((lone(term, first), Decision::Replaced { silent }));
+            let hears = |n: &Node| n.heard_manager && now.since(n.hears_since) >= lease;
+            if let Some(first) = self.choose(now, |n| n.id != silent && (!deaf || hears(n))) {
+                return Some((lone(term, first), Decision::Replaced { silent }));
+            }
         }
         let active = active.filter(|_| active_is_fit)?;
         // R11: with the active's own report only.
@@ -124,11 +132,11 @@ impl Slot {
             .into_iter()
             .flatten()
             .all(|n| now.since(n.registered_at) >= lease);
-        // A survivor that serves on evidence (S1-S7) since before this boot must have had the time
-        // to call in: the slot is not given past it sooner than to anybody else (R15).
-        let unheard = !both && self.node(survivor.node).is_none();
-        let boots = now < self.started_at.after(self.manager_lease());
-        if grant_runs || !waited || (unheard && boots) {
+        // A survivor that serves on evidence (S1-S7) must have had the time to call in: the slot
+        // is not given past it sooner than to anybody else (R15).
+        let survivor_heard = self.node(survivor.node);
+        let unheard = !both && !survivor_heard.is_some_and(|n| self.fresh(now, n));
+        if grant_runs || !waited || (unheard && !self.has_listened(now)) {
             return None;
         }
         let survivor_speaks = !both
@@ -149,6 +157,12 @@ impl Slot {
             Decision::Restarted { node: node.id }
         };
         Some((lone(record.term + 1, first), decision))
+    }
+
+    /// Silence is evidence only for who has listened for a manager lease. Meanwhile whoever serves
+    /// on evidence (S1-S7) calls in, or hears from those who do that the manager lives.
+    fn has_listened(&self, now: Time) -> bool {
+        now >= self.listens_since.after(self.manager_lease())
     }
 
     fn must_be_apart(&self, one: NodeId, other: NodeId) -> bool {

@@ -13,6 +13,9 @@ impl Slot {
         };
         // An overtaken one tells old news.
         if m.sent_at == node.sent {
+            if m.heard_manager && !node.heard_manager {
+                node.hears_since = now;
+            }
             node.heard_manager = m.heard_manager;
             node.able = m.able;
             node.candidate = m.candidate;
@@ -51,6 +54,10 @@ impl Slot {
         if from == NodeId::MANAGER {
             return None;
         }
+        if !self.is_recent(now, self.heard_at) {
+            self.listens_since = now;
+        }
+        self.heard_at = now;
         let fresh_life = Node::new(from, incarnation, now);
         let index = match self.nodes.iter().position(|n| n.id == from) {
             Some(index) => index,

@@ -51,6 +51,8 @@ struct Node {
     /// Its newest `sent_at`, on its clock.
     sent: Time,
     heard_manager: bool,
+    /// Since when it has.
+    hears_since: Time,
     able: bool,
     candidate: Option<Member>,
     /// Not to be armed before this time.
@@ -68,6 +70,7 @@ impl Node {
             heard_at: now,
             sent: Time::ZERO,
             heard_manager: false,
+            hears_since: now,
             able: false,
             candidate: None,
             rest_until: Time::ZERO,
@@ -105,6 +108,9 @@ pub struct Slot {
     nodes: Vec<Node>,
     apart: Vec<(NodeId, NodeId)>,
     started_at: Time,
+    /// When anybody was heard last, and since when it was never longer ago than two leases.
+    heard_at: Time,
+    listens_since: Time,
 }
 
 impl Slot {
@@ -126,6 +132,8 @@ impl Slot {
             nodes: Vec::with_capacity(NODES_MAX),
             apart: Vec::new(),
             started_at: now,
+            heard_at: Time::ZERO,
+            listens_since: now,
         }
     }
 
@@ -224,6 +232,10 @@ impl Slot {
 
     /// Heard within the last two leases, in the registered life.
     fn fresh(&self, now: Time, node: &Node) -> bool {
-        node.heard_at != Time::ZERO && now.since(node.heard_at) < self.settings.timing.lease() * 2
+        self.is_recent(now, node.heard_at)
+    }
+
+    fn is_recent(&self, now: Time, heard_at: Time) -> bool {
+        heard_at != Time::ZERO && now.since(heard_at) < self.settings.timing.lease() * 2
     }
 }

@@ -1,0 +1,52 @@
+//! Named mutations, with which the simulator proves that it would notice (`testing/sim`). Without
+//! the feature `broken`, which no build that is used has, nothing here is ever true.
+
+/// A shortcut that looks right; the rows of `docs/succession.md`, sections 5 to 7.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(
+    not(feature = "broken"),
+    expect(unreachable_pub, reason = "as with the feature")
+)]
+pub enum Mutation {
+    /// The vote's lock follows the last token used, not the newest.
+    LockFollowsLastToken,
+    /// The active hands over without a promise of its own.
+    HandsOverWithoutPromise,
+    /// A vote inside the own promise.
+    VotesInsidePromise,
+    /// A missing witness does not begin the silence anew.
+    WitnessAtTheEndOnly,
+    /// As before, and standing still does not begin it anew either.
+    SilenceWhileFrozen,
+    /// `T_serve` is half a lease, whatever was promised.
+    ServesInsidePromise,
+    /// Each repetition of a handover renews the promise.
+    ResentHandoverRenews,
+    /// A newly armed successor begins without a promise.
+    ArmedWithoutPromise,
+}
+
+/// What is wrong with a machine.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Broken {
+    #[cfg(feature = "broken")]
+    by: Option<Mutation>,
+}
+
+impl Broken {
+    #[cfg(feature = "broken")]
+    pub(crate) const fn by(mutation: Mutation) -> Self {
+        Self { by: Some(mutation) }
+    }
+
+    #[cfg(feature = "broken")]
+    pub(crate) fn is(self, mutation: Mutation) -> bool {
+        self.by == Some(mutation)
+    }
+
+    #[cfg(not(feature = "broken"))]
+    #[expect(clippy::unused_self, reason = "as with the feature")]
+    pub(crate) const fn is(self, _: Mutation) -> bool {
+        false
+    }
+}

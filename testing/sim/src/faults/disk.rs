@@ -1,0 +1,70 @@
+//! The manager's disk: slow, failing, full, a writing torn by a crash, an old image of it.
+
+use super::Fault;
+use crate::world::{DiskMood, MS, Moment, World};
+
+/// Writings take up to seconds.
+pub(super) const SLOW: Fault = Fault {
+    name: "disk-slow",
+    inject: |world, random| {
+        let most = random.magnitude(10 * MS, 5_000 * MS);
+        set(world, DiskMood::Slow(most));
+    },
+};
+
+/// Writings fail, and some are there all the same.
+pub(super) const FAILING: Fault = Fault {
+    name: "disk-failing",
+    inject: |world, _| set(world, DiskMood::Failing),
+};
+
+/// Writings are refused.
+pub(super) const FULL: Fault = Fault {
+    name: "disk-full",
+    inject: |world, _| set(world, DiskMood::Full),
+};
+
+/// The disk is well again.
+pub(super) const WELL: Fault = Fault {
+    name: "disk-well",
+    inject: |world, _| end(world),
+};
+
+/// The manager dies in the middle of a writing; the record is there or not, nothing in between:
+/// the store's file is one transaction long or the other.
+pub(super) const TORN: Fault = Fault {
+    name: "torn-write",
+    inject: |world, random| {
+        world.run_to(Moment::Writing, 2_000 * MS);
+        world.run_for(random.below(MS / 2));
+        world.stop_manager();
+        world.run_for(random.magnitude(MS, 2_000 * MS));
+        world.start_manager();
+    },
+};
+
+/// The manager's disk is set back to an image of some time ago.
+pub(super) const OLD_IMAGE: Fault = Fault {
+    name: "disk-old-image",
+    inject: |world, random| {
+        let image = world.manager.disk.clone();
+        world.run_for(random.below(3_000 * MS));
+        world.stop_manager();
+        let changed = image.records != world.manager.disk.records;
+        world.manager.disk = image;
+        if changed {
+            world.note(|| "the manager's disk is an image of before".to_owned());
+            world.checks.out_of_bounds = Some("the manager's disk was set back");
+        }
+        world.start_manager();
+    },
+};
+
+fn set(world: &mut World, mood: DiskMood) {
+    world.note(|| format!("the manager's disk: {mood:?}"));
+    world.manager.disk.mood = mood;
+}
+
+pub(super) fn end(world: &mut World) {
+    set(world, DiskMood::Well);
+}
