@@ -28,6 +28,8 @@
 
 pub mod element;
 pub mod manager;
+#[cfg(feature = "model")]
+pub mod model;
 
 use std::time::Duration;
 

@@ -8,6 +8,8 @@ mod copy;
 mod interface;
 mod lease;
 mod manager;
+#[cfg(feature = "model")]
+mod model;
 mod peers;
 mod serve;
 
@@ -33,7 +35,7 @@ const GRACE_INTERVALS: u32 = 2;
 pub const DRAIN_MAX: Duration = Duration::from_millis(20);
 
 /// What the machine has to know and never changes.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Settings {
     /// This element in this life.
     pub me: Member,
@@ -50,7 +52,7 @@ pub type Effects = Vec<Effect>;
 pub const PEERS_MAX: usize = 64;
 
 /// What is known of another element of the pool.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 struct Peer {
     node: NodeId,
     incarnation: u64,
@@ -64,7 +66,7 @@ struct Peer {
 }
 
 /// A handover on its way.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 enum HandoverState {
     /// The gate is closed, the state stream drains until then at the latest.
     Draining(Time),
@@ -76,7 +78,7 @@ enum HandoverState {
 ///
 /// It can be written down at any time and go on in another process of the same life
 /// ([`Element::resume`]): what it was when its last effects were carried out is all that counts.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Element {
     settings: Settings,
     record: Option<Record>,

@@ -16,7 +16,7 @@ use super::{Effect, Effects, Element, Gossip, NodeId, Notice, Time};
 pub const LANS_MAX: usize = 32;
 
 /// What is known about being the last of three.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(super) struct Quorum {
     /// Serving unconfirmed now.
     pub(super) serving: bool,
@@ -39,6 +39,16 @@ impl Quorum {
             witnessed: [Time::ZERO; LANS_MAX],
             asked_at: Time::ZERO,
             yields: false,
+        }
+    }
+
+    /// Its times and for how long they matter, when a member is alone after `alone`.
+    #[cfg(feature = "model")]
+    pub(super) fn moments(&mut self, alone: Duration, own: &mut impl FnMut(Duration, &mut Time)) {
+        own(alone, &mut self.silent_since);
+        own(alone / 3, &mut self.asked_at);
+        for at in &mut self.witnessed {
+            own(alone / 3, at);
         }
     }
 
@@ -93,7 +103,7 @@ impl Quorum {
 
 impl Element {
     /// T_serve >= L_M + V (S2), and one heartbeat more.
-    fn serve_after(&self) -> Duration {
+    pub(super) fn serve_after(&self) -> Duration {
         let timing = self.settings.timing;
         timing.manager_lease() + timing.lease() + timing.heartbeat_interval()
     }

@@ -1,0 +1,111 @@
+//! The element's machine under a model checker; see [`crate::model`].
+
+use std::time::Duration;
+
+use vnfpool_model::OnQuorumLoss;
+use vnfpool_wire::datagram::{NodeId, Record, Token};
+
+use super::copy::COPY_AGE_MAX;
+use super::lease::UNABLE_MAX;
+use super::{Element, GOSSIP_INTERVALS, HandoverState, Time};
+use crate::hearing_time;
+use crate::model::{Clock, Moment};
+
+impl Element {
+    /// Shows every time that this machine keeps.
+    pub fn moments(&mut self, mut visit: impl FnMut(Moment<'_>)) {
+        let timing = self.settings.timing;
+        let (beat, lease) = (timing.heartbeat_interval(), timing.lease());
+        let alone = match self.settings.on_quorum_loss {
+            OnQuorumLoss::Serve => self.serve_after(),
+            OnQuorumLoss::Stop => Duration::ZERO,
+        };
+        let mut own = |matters_for: Duration, time: &mut Time| {
+            visit(Moment {
+                clock: Clock::Own,
+                matters_for,
+                time,
+            });
+        };
+        own(Duration::ZERO, &mut self.gate);
+        own(Duration::ZERO, &mut self.promise_until);
+        own(beat, &mut self.split_sent_at);
+        own(lease, &mut self.token_age_from);
+        own(
+            alone.max(timing.manager_lease()),
+            &mut self.manager_heard_at,
+        );
+        own(COPY_AGE_MAX, self.copy.as_of_mut());
+        if let Some(at) = &mut self.unable_since {
+            own(UNABLE_MAX, at);
+        }
+        if let Some(at) = &mut self.acked_at {
+            own(lease + beat * 2, at);
+        }
+        if let Some(HandoverState::Draining(until)) = &mut self.handover {
+            own(Duration::ZERO, until);
+        }
+        own(COPY_AGE_MAX.max(lease), &mut self.epoch_at);
+        own(beat * 4, &mut self.next_beat);
+        own(lease * 4, &mut self.woke_at);
+        own(beat, &mut self.now);
+        self.quorum.moments(alone, &mut own);
+        for peer in &mut self.peers {
+            own(Duration::ZERO, &mut peer.heard_at);
+            own(hearing_time(timing), &mut peer.mutual_at);
+        }
+        let mut others = |node: NodeId, time: &mut Time| {
+            visit(Moment {
+                clock: Clock::Of(node),
+                matters_for: lease,
+                time,
+            });
+        };
+        others(NodeId::MANAGER, &mut self.token.clock);
+        if let Some(voted) = &mut self.voted {
+            others(NodeId::MANAGER, &mut voted.clock);
+        }
+        for peer in &mut self.peers {
+            others(peer.node, &mut peer.sent);
+        }
+    }
+
+    /// Forgets what decides nothing: when peers were heard (for the log only), how many beats there
+    /// were beyond the rhythm of gossip, and by which part of an interval below an eighth a timer
+    /// misses a beat of the world.
+    pub fn fold(&mut self) {
+        self.beats %= GOSSIP_INTERVALS;
+        let now = self.now;
+        for peer in &mut self.peers {
+            peer.heard_at = Time::ZERO;
+        }
+        let near = self.settings.timing.heartbeat_interval() / 8;
+        if now.since(self.next_beat) < near && self.next_beat.since(now) < near {
+            self.next_beat = now;
+        }
+    }
+
+    /// Takes for granted that all peers hear this element: only arming asks for it (R11), so that a
+    /// pair is armed sooner than it would be.
+    pub fn assume_heard(&mut self) {
+        for peer in &mut self.peers {
+            peer.mutual_at = self.now;
+        }
+    }
+
+    /// The newest record known.
+    #[must_use]
+    pub const fn record(&self) -> Option<Record> {
+        self.record
+    }
+
+    /// The vote that is out: for machines that are broken on purpose.
+    pub const fn vote_mut(&mut self) -> &mut Option<Token> {
+        &mut self.voted
+    }
+
+    /// The end of the own promise: for machines that are broken on purpose.
+    pub const fn promise_mut(&mut self) -> &mut Time {
+        &mut self.promise_until
+    }
+}
