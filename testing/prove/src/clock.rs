@@ -20,6 +20,8 @@ pub struct Clocks {
     /// A message is on its way for at most so long; what a node has from another may be compared
     /// with something that is as much older.
     pub late: Duration,
+    /// Times in a letter matter for so long: it may wait in a socket for any time.
+    pub letters: Duration,
 }
 
 /// What the clock of `node` shows, always: no two nodes agree.
@@ -47,7 +49,7 @@ impl Clocks {
 
     /// The same for every time of a message on its way.
     pub fn age_message(&self, from: usize, to: usize, message: &mut Message) {
-        let mut old = |node, time: &mut Time| self.age(node, AGES, time);
+        let old = |node, time: &mut Time| self.age(node, self.letters, time);
         match message {
             Message::Heartbeat(m) => {
                 old(from, &mut m.sent_at);
@@ -77,6 +79,3 @@ impl Clocks {
         }
     }
 }
-
-/// Longer than anything matters: messages are lost before.
-const AGES: Duration = Duration::from_secs(60);

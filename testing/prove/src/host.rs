@@ -136,15 +136,15 @@ impl Host {
     /// One tick passes.
     pub fn age(&mut self, world: &World, clocks: &Clocks) {
         let node = self.node;
+        if self.frozen && world.mutation == Some(Mutation::SilenceCountsWhileFrozen) {
+            let gate = self.gate;
+            self.give(world, Input::Tick, &mut Vec::new());
+            self.gate = gate;
+        }
         clocks.age(node, std::time::Duration::ZERO, &mut self.gate);
         if let Some(life) = &mut self.life {
             age_life(node, life, clocks);
-            if !self.frozen {
-                life.fold();
-            }
-            if world.eager_arming {
-                life.assume_heard();
-            }
+            fold(world, life);
         }
         if let Some(image) = &mut self.image {
             age_life(node, &mut image.0, clocks);
@@ -186,10 +186,7 @@ impl Host {
             }
         }
         if let Some(life) = &mut self.life {
-            life.fold();
-            if world.eager_arming {
-                life.assume_heard();
-            }
+            fold(world, life);
         }
     }
 
@@ -267,7 +264,7 @@ impl Host {
                 }
                 Effect::Drain { .. } => self.handle(world, Input::Drained, letters),
                 Effect::AskWitnesses => {
-                    if !self.isolated {
+                    if !self.isolated || world.mutation == Some(Mutation::ServeWithoutWitness) {
                         self.handle(world, Input::Witness { lan: 0 }, letters);
                     }
                 }
@@ -292,6 +289,16 @@ impl Host {
 #[must_use]
 pub fn node_id(node: usize) -> NodeId {
     NodeId(u32::try_from(node).unwrap_or(u32::MAX))
+}
+
+fn fold(world: &World, life: &mut Element) {
+    life.fold();
+    if !world.gossip {
+        life.forget_rhythm();
+    }
+    if world.eager_arming {
+        life.assume_heard();
+    }
 }
 
 fn age_life(node: usize, life: &mut Element, clocks: &Clocks) {

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
-use vnfpool_prove::explore::{Explorer, Limits, Verdict};
+use vnfpool_prove::explore::{Explorer, Limits, Report, Verdict};
 use vnfpool_prove::{story, worlds};
 
 /// Runs the machines of succession through every history of small worlds.
@@ -37,8 +37,14 @@ fn main() -> ExitCode {
         time_max: Duration::from_secs(arguments.max_seconds),
         recover_one_in: arguments.recover_one_in,
     };
-    for world in worlds::all() {
-        if arguments.world != "all" && arguments.world != world.name {
+    let broken = worlds::broken().into_iter();
+    for world in worlds::all().into_iter().chain(broken) {
+        let group = if world.mutation.is_some() {
+            "broken"
+        } else {
+            "all"
+        };
+        if arguments.world != group && arguments.world != world.name {
             continue;
         }
         let name = world.name;
@@ -47,7 +53,23 @@ fn main() -> ExitCode {
             eprint!("\r{name}: {done} of {known} states");
         });
         eprintln!();
-        println!("{name}: {report:#?}");
+        let Report {
+            states,
+            moves,
+            depth,
+            took,
+            recovery,
+            parts,
+            ..
+        } = &report;
+        let verdict = match &report.verdict {
+            Verdict::Broken(_) => "BROKEN",
+            Verdict::Holds => "holds",
+            Verdict::Unfinished => "unfinished",
+        };
+        println!(
+            "{name}: {verdict} states {states} moves {moves} depth {depth} took {took:?} {recovery:?} parts {parts:?}"
+        );
         if let Verdict::Broken(violation) = &report.verdict {
             println!("{}", violation.what);
             println!("{}", story::tell(explorer.engine_mut(), &violation.history));

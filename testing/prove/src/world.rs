@@ -149,6 +149,7 @@ impl World {
         Clocks {
             ticks: self.drift_ppm.map(tick),
             late: TICK * u32::from(self.late_ticks),
+            letters: TICK * (self.manager_lease + self.lease),
         }
     }
 

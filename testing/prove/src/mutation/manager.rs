@@ -95,7 +95,7 @@ fn silent_pair(chief: &Chief, world: &World) -> Vec<NodeId> {
     let silent = world.timing().lease() * 2;
     let members: Vec<NodeId> = life
         .all_heard()
-        .filter(|(_, at, _)| now(0).since(*at) >= silent)
+        .filter(|(_, at, _)| *at != Time::ZERO && now(0).since(*at) >= silent)
         .map(|(node, ..)| node)
         .filter(|node| record.first.node == *node || record.second.is_some_and(|m| m.node == *node))
         .collect();

@@ -49,8 +49,6 @@ pub enum Mutation {
     GateClosedAfterRegistration,
     /// M and a spare replace a silent pair.
     SilentPairReplaced,
-    /// L_M is shorter than L.
-    ShortManagerLease,
     /// M replaces before its grant has ended.
     ReplacesBeforeGrantEnds,
     /// `serve` on silence alone, without a witness.

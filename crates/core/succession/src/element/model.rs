@@ -16,9 +16,9 @@ impl Element {
     pub fn moments(&mut self, mut visit: impl FnMut(Moment<'_>)) {
         let timing = self.settings.timing;
         let (beat, lease) = (timing.heartbeat_interval(), timing.lease());
-        let alone = match self.settings.on_quorum_loss {
-            OnQuorumLoss::Serve => self.serve_after(),
-            OnQuorumLoss::Stop => Duration::ZERO,
+        let (alone, witness) = match self.settings.on_quorum_loss {
+            OnQuorumLoss::Serve => (self.serve_after(), self.witness_time()),
+            OnQuorumLoss::Stop => (Duration::ZERO, Duration::ZERO),
         };
         let mut own = |matters_for: Duration, time: &mut Time| {
             visit(Moment {
@@ -49,7 +49,7 @@ impl Element {
         own(beat * 4, &mut self.next_beat);
         own(lease * 4, &mut self.woke_at);
         own(beat, &mut self.now);
-        self.quorum.moments(alone, &mut own);
+        self.quorum.moments(alone, witness, &mut own);
         for peer in &mut self.peers {
             own(Duration::ZERO, &mut peer.heard_at);
             own(hearing_time(timing), &mut peer.mutual_at);
@@ -83,6 +83,11 @@ impl Element {
         if now.since(self.next_beat) < near && self.next_beat.since(now) < near {
             self.next_beat = now;
         }
+    }
+
+    /// Gossips with every beat: for worlds in which nobody listens to gossip.
+    pub const fn forget_rhythm(&mut self) {
+        self.beats = 0;
     }
 
     /// Takes for granted that all peers hear this element: only arming asks for it (R11), so that a

@@ -42,13 +42,19 @@ impl Quorum {
         }
     }
 
-    /// Its times and for how long they matter, when a member is alone after `alone`.
+    /// Its times and for how long they matter, when a member is alone after
+    /// `alone` and an answer of a witness counts for `witness`.
     #[cfg(feature = "model")]
-    pub(super) fn moments(&mut self, alone: Duration, own: &mut impl FnMut(Duration, &mut Time)) {
+    pub(super) fn moments(
+        &mut self,
+        alone: Duration,
+        witness: Duration,
+        own: &mut impl FnMut(Duration, &mut Time),
+    ) {
         own(alone, &mut self.silent_since);
-        own(alone / 3, &mut self.asked_at);
+        own(witness, &mut self.asked_at);
         for at in &mut self.witnessed {
-            own(alone / 3, at);
+            own(witness, at);
         }
     }
 
@@ -108,9 +114,13 @@ impl Element {
         timing.manager_lease() + timing.lease() + timing.heartbeat_interval()
     }
 
-    /// How long one answer of a witness counts.
-    fn witness_time(&self) -> Duration {
-        self.serve_after() / 3
+    /// How long one answer of a witness counts: several are needed on the way to serving. After a
+    /// restart the next question comes with the first beat after a lease of silence; the answer
+    /// before has to count until then, or a short manager lease would never let anybody serve.
+    pub(super) fn witness_time(&self) -> Duration {
+        let timing = self.settings.timing;
+        let next_question = timing.lease() + timing.heartbeat_interval() * 3;
+        next_question.max(self.serve_after() / 3)
     }
 
     /// S4: a newer term, a live member, or somebody who still hears the manager.
