@@ -25,6 +25,7 @@ impl Mutation {
     pub fn handle(self, host: &mut Host, world: &World, input: Input, letters: &mut Vec<Letter>) {
         let before = host.view();
         let gate = host.gate;
+        let vote = host.life.as_mut().and_then(|life| *life.vote_mut());
         let sent = letters.len();
         let input = self.alter(host, world, input);
         match (self, input) {
@@ -32,7 +33,7 @@ impl Mutation {
             | (Self::HandOverAfterVote, Input::HandOver | Input::Able(false) | Input::Drained) => {
                 without_vote(host, world, input, letters);
             }
-            (Self::HeartbeatAfterVote, Input::Tick) => {
+            (Self::HeartbeatAfterVote, Input::Tick | Input::InSync { .. }) => {
                 heartbeat_on(host, world, letters);
                 host.give(world, input, letters);
             }
@@ -51,6 +52,11 @@ impl Mutation {
                 let short = now(host.node).after(world.timing().lease().saturating_sub(TICK));
                 let promise = life.promise_mut();
                 *promise = (*promise).min(short);
+            }
+            (Self::LockFollowsLastToken, _) => {
+                if let (Some(first), Some(voted)) = (vote, life.vote_mut()) {
+                    *voted = (*voted).min(first);
+                }
             }
             (Self::UnableVoterStaysOpen, _) if letters[sent..].iter().any(is_unable_vote) => {
                 host.gate = gate;

@@ -1,8 +1,8 @@
 //! Worlds of machines that are broken on purpose: in each a violation has to be found.
 
-use super::{BASE, CUTS_OF_THREE, SERVE};
+use super::{BASE, CUTS_OF_THREE, SERVE, cut};
 use crate::mutation::Mutation;
-use crate::world::{Kind, Start, World};
+use crate::world::{Cut, Kind, Start, World, both, link};
 
 /// One world for each mutation, with the disturbances that it needs.
 #[must_use]
@@ -13,6 +13,14 @@ pub fn broken() -> Vec<World> {
     worlds.extend(broken_serving());
     worlds
 }
+
+/// What the longest of these histories cut, and nothing else.
+const DEAF_AND_MUTE: &[Cut] = &[
+    cut("B>A", link(2, 1)),
+    cut("A-M", both(1, 0)),
+    cut("A-M, M>B", both(1, 0) | link(0, 2)),
+    cut("B-M", both(2, 0)),
+];
 
 const fn world(name: &'static str, mutation: Mutation) -> World {
     World {
@@ -61,17 +69,22 @@ fn broken_votes() -> Vec<World> {
             .with(Kind::Freeze, 1)
             .with(Kind::Hold, 1),
         World {
-            lease: 2,
-            manager_lease: 4,
             late_max: 2,
+            any_order: false,
             ..world("broken-lock-follows-last-token", M::LockFollowsLastToken)
         }
         .with(Kind::Freeze, 1)
         .with(Kind::Hold, 2)
         .with(Kind::Lose, 1),
-        world("broken-heartbeat-after-vote", M::HeartbeatAfterVote)
-            .with(Kind::Cut, 2)
-            .with(Kind::Hold, 1),
+        World {
+            any_order: false,
+            eager_arming: false,
+            gossip: true,
+            cuts: DEAF_AND_MUTE,
+            ..world("broken-heartbeat-after-vote", M::HeartbeatAfterVote)
+        }
+        .with(Kind::Cut, 3)
+        .with(Kind::Hold, 1),
         world("broken-hand-over-after-vote", M::HandOverAfterVote)
             .with(Kind::Cut, 1)
             .with(Kind::Hold, 1)
@@ -122,6 +135,7 @@ fn broken_leases() -> Vec<World> {
             M::GateClosedAfterRegistration,
         ))
         .with(Kind::Stream, 1)
+        .with(Kind::Lose, 1)
         .with(Kind::Crash, 1)
         .with(Kind::Fail, 1),
     ]
@@ -144,10 +158,13 @@ fn broken_managers() -> Vec<World> {
         .with(Kind::ManagerCrash, 1),
         alone(world("broken-answers-before-disk", M::AnswersBeforeTheDisk))
             .with(Kind::ManagerCrash, 1),
-        world("broken-answers-while-writing", M::AnswersWhileWriting)
-            .with(Kind::Cut, 1)
-            .with(Kind::Freeze, 1)
-            .with(Kind::Hold, 1),
+        World {
+            any_order: false,
+            late_ticks: 5,
+            ..world("broken-answers-while-writing", M::AnswersWhileWriting)
+        }
+        .with(Kind::Freeze, 2)
+        .with(Kind::Hold, 1),
         world("broken-new-life-at-once", M::NewLifeCountsAtOnce)
             .with(Kind::Cut, 1)
             .with(Kind::Crash, 1),
