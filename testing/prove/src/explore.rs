@@ -11,6 +11,9 @@ use crate::liveness::{self, Recovery};
 use crate::moves::Move;
 use crate::world::World;
 
+/// One state in so many is healed by default.
+pub const RECOVER_ONE_IN: usize = 16;
+
 /// When to give up.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
@@ -141,6 +144,10 @@ impl Explorer {
             }
             let state = *self.states.value(number(index));
             self.engine.moves(state, &mut moves);
+            let term = self.engine.chief_view(state).told.map_or(0, |r| r.term);
+            if term > self.engine.world.term_max {
+                moves.clear();
+            }
             for next in moves.clone() {
                 match self.follow(state, next) {
                     Ok(reached) => {

@@ -146,7 +146,7 @@ impl Host {
             age_life(node, life, clocks);
             fold(world, life);
         }
-        if let Some(image) = &mut self.image {
+        if let Some(image) = self.image.as_mut().filter(|_| !world.image_clock_stands) {
             age_life(node, &mut image.0, clocks);
             clocks.age(node, std::time::Duration::ZERO, &mut image.1);
         }
@@ -211,8 +211,6 @@ impl Host {
             self.give(world, Input::Peer { node, present }, letters);
         }
         self.give(world, Input::WitnessLans(Some(1)), letters);
-        // The driver learns how its function is before its first beat goes out.
-        letters.clear();
         self.handle(world, Input::Able(self.able), letters);
     }
 

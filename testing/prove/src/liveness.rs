@@ -31,7 +31,7 @@ pub fn recover(engine: &mut Engine, state: State, recovery: &mut Recovery) -> Re
         return Err("all faults are over, but nobody serves".into());
     };
     recovery.tried += 1;
-    recovery.ticks_max = recovery.ticks_max.max(ticks);
+    recovery.ticks_max = recovery.ticks_max.max(ticks + 1);
     Ok(())
 }
 

@@ -35,6 +35,9 @@ pub enum Kind {
     Restore,
 }
 
+/// As often as it likes, beside the other disturbances.
+pub const UNBOUNDED: u8 = u8::MAX;
+
 /// How many kinds of disturbance there are.
 pub const KINDS: usize = 12;
 
@@ -84,6 +87,10 @@ pub struct World {
     pub drift_ppm: [i32; NODES_MAX],
     /// The links that a cut may take at once, as sets of [`link`].
     pub cuts: &'static [Cut],
+    /// A virtual machine that is put back goes on with the clock of its snapshot.
+    pub image_clock_stands: bool,
+    /// What comes after this term is not followed; bounds a world of unbounded disturbances.
+    pub term_max: u64,
     /// What is broken on purpose.
     pub mutation: Option<Mutation>,
 }

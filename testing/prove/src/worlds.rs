@@ -7,7 +7,7 @@ use vnfpool_model::OnQuorumLoss;
 use crate::clock::NODES_MAX;
 pub use broken::broken;
 
-use crate::world::{Cut, KINDS, Kind, Start, World, both, link};
+use crate::world::{Cut, KINDS, Kind, Start, UNBOUNDED, World, both, link};
 
 /// Links between A, B and M, in each direction and whole; and each node cut off.
 const CUTS: &[Cut] = &[
@@ -78,6 +78,8 @@ const BASE: World = World {
     eager_arming: true,
     drift_ppm: [0; NODES_MAX],
     cuts: CUTS,
+    image_clock_stands: false,
+    term_max: u64::MAX,
     mutation: None,
 };
 
@@ -94,6 +96,16 @@ const EACH: [u8; KINDS] = [1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 0];
 /// Every world, the smallest first.
 #[must_use]
 pub fn all() -> Vec<World> {
+    let mut worlds = small();
+    worlds.extend(two_of_three());
+    worlds.extend(with_a_spare());
+    worlds.extend(last_of_three());
+    worlds
+}
+
+/// Some seconds in all: run with the tests.
+#[must_use]
+pub fn small() -> Vec<World> {
     vec![
         BASE,
         World {
@@ -104,18 +116,8 @@ pub fn all() -> Vec<World> {
             ..BASE
         },
         World {
-            name: "messages",
-            about: "letters lost, late, doubled and reordered",
-            disturbances: 3,
-            late_max: 2,
-            ..BASE
-        }
-        .with(Kind::Lose, 3)
-        .with(Kind::Hold, 3)
-        .with(Kind::Double, 3),
-        World {
             name: "cold",
-            about: "from an empty disk",
+            about: "one disturbance of any kind, from an empty disk",
             disturbances: 1,
             start: Start::Cold,
             caps: EACH,
@@ -123,44 +125,211 @@ pub fn all() -> Vec<World> {
         },
         World {
             name: "alone",
-            about: "A serves alone, B is armed at some time; two disturbances",
-            disturbances: 2,
+            about: "one disturbance of any kind, from A alone on its manager lease",
+            disturbances: 1,
             start: Start::Alone,
             caps: EACH,
             ..BASE
         },
+    ]
+}
+
+fn two_of_three() -> Vec<World> {
+    let two = World {
+        disturbances: 2,
+        ..BASE
+    };
+    let three = World {
+        disturbances: 3,
+        ..BASE
+    };
+    vec![
+        World {
+            name: "messages",
+            about: "three letters lost, late, doubled or reordered",
+            late_max: 2,
+            ..three.clone()
+        }
+        .with(Kind::Lose, 3)
+        .with(Kind::Hold, 3)
+        .with(Kind::Double, 3),
+        World {
+            name: "lossy",
+            about: "any letter lost at any time, without bound, up to term 4",
+            term_max: 4,
+            any_order: false,
+            ..BASE
+        }
+        .with(Kind::Lose, UNBOUNDED),
         World {
             name: "two",
             about: "two disturbances of different kinds",
-            disturbances: 2,
+            caps: EACH,
+            ..two.clone()
+        },
+        World {
+            name: "cuts",
+            about: "three cuts, in one direction or both, of any two or of one from all",
+            any_order: false,
+            ..three.clone()
+        }
+        .with(Kind::Cut, 3),
+        World {
+            name: "crashes",
+            about: "three deaths of agents and manager, with a letter late",
+            any_order: false,
+            disturbances: 4,
+            ..BASE
+        }
+        .with(Kind::Crash, 2)
+        .with(Kind::ManagerCrash, 2)
+        .with(Kind::Hold, 1),
+        World {
+            name: "handovers",
+            about: "two switchovers, a failed function, two letters lost or doubled",
+            any_order: false,
+            ..three.clone()
+        }
+        .with(Kind::HandOver, 2)
+        .with(Kind::Fail, 2)
+        .with(Kind::Lose, 2)
+        .with(Kind::Double, 1),
+        World {
+            name: "standstills",
+            about: "both elements stand still, a letter late, the manager dies",
+            any_order: false,
+            ..three.clone()
+        }
+        .with(Kind::Freeze, 3)
+        .with(Kind::Hold, 2)
+        .with(Kind::ManagerCrash, 1),
+        World {
+            name: "drift",
+            about: "A's clock 400 ppm slow, B's 400 ppm fast, M's 200 ppm slow",
+            drift_ppm: [-200, -400, 400, 0],
+            any_order: false,
+            ..two.clone()
+        }
+        .with(Kind::Lose, 1)
+        .with(Kind::Hold, 1)
+        .with(Kind::Cut, 1)
+        .with(Kind::Freeze, 1)
+        .with(Kind::HandOver, 1),
+        World {
+            name: "long-leases",
+            about: "L of 5 heartbeats, L_M of 12; two disturbances",
+            lease: 5,
+            manager_lease: 12,
+            late_ticks: 6,
+            any_order: false,
+            caps: EACH,
+            ..two.clone()
+        },
+        World {
+            name: "rests",
+            about: "arming as it is, with gossip and rests; one disturbance",
+            eager_arming: false,
+            gossip: true,
+            disturbances: 1,
+            any_order: false,
             caps: EACH,
             ..BASE
         },
+    ]
+}
+
+fn with_a_spare() -> Vec<World> {
+    let spare = World {
+        elements: 3,
+        any_order: false,
+        cuts: CUTS_OF_THREE,
+        ..BASE
+    };
+    vec![
         World {
             name: "spare",
-            about: "one disturbance, with a spare",
-            elements: 3,
-            disturbances: 1,
-            cuts: CUTS_OF_THREE,
-            any_order: false,
+            about: "two disturbances of different kinds, with a spare",
+            disturbances: 2,
             caps: EACH,
-            ..BASE
+            ..spare.clone()
         },
         World {
-            name: "serve",
-            about: "one disturbance, the last of three may serve",
+            name: "spare-alone",
+            about: "one disturbance, A alone, with a spare",
+            start: Start::Alone,
             disturbances: 1,
-            any_order: false,
             caps: EACH,
-            ..SERVE
+            ..spare
+        },
+    ]
+}
+
+fn last_of_three() -> Vec<World> {
+    let serve = World {
+        disturbances: 1,
+        any_order: false,
+        caps: EACH,
+        ..SERVE
+    };
+    vec![
+        World {
+            name: "serve",
+            about: "one fault, the last of three may serve",
+            ..serve.clone()
+        },
+        World {
+            name: "serve-alone",
+            about: "one fault while A is alone, the last of three may serve",
+            start: Start::Alone,
+            ..serve.clone()
         },
         World {
             name: "serve-spare",
-            about: "one disturbance, the last of three may serve, with a spare",
+            about: "one fault, the last of three may serve, with a spare",
             elements: 3,
-            disturbances: 1,
-            any_order: false,
             cuts: CUTS_OF_THREE,
+            ..serve
+        },
+    ]
+}
+
+/// Worlds in which something does not hold, as is declared: with the shortest history.
+#[must_use]
+pub fn declared() -> Vec<World> {
+    let image = World {
+        any_order: false,
+        disturbances: 1,
+        ..BASE
+    }
+    .with(Kind::Restore, 1);
+    vec![
+        World {
+            name: "image",
+            about: "a virtual machine is put back to a snapshot, its clock is right",
+            ..image.clone()
+        },
+        World {
+            name: "image-clock",
+            about: "a virtual machine is put back to a snapshot, with the clock of the snapshot",
+            image_clock_stands: true,
+            disturbances: 2,
+            ..image
+        }
+        .with(Kind::Crash, 1),
+        World {
+            name: "drift-beyond",
+            about: "A's clock 2000 ppm slow, B's 2000 ppm fast: beyond the bound",
+            drift_ppm: [0, -2000, 2000, 0],
+            any_order: false,
+            disturbances: 1,
+            ..BASE
+        }
+        .with(Kind::Cut, 1),
+        World {
+            name: "serve-two",
+            about: "two faults, the last of three may serve",
+            any_order: false,
+            disturbances: 2,
             caps: EACH,
             ..SERVE
         },

@@ -7,7 +7,7 @@ use super::{Engine, State, node_u8};
 use crate::letter::Body;
 use crate::moves::Move;
 use crate::net::{Net, Scene};
-use crate::world::{Kind, World};
+use crate::world::{Kind, UNBOUNDED, World};
 
 impl Engine {
     /// What happens next when nothing disturbs.
@@ -183,7 +183,9 @@ impl Engine {
 
 /// Whether the bounds leave room for one more of `kind`.
 fn may(world: &World, scene: Scene, kind: Kind) -> bool {
-    scene.spent[kind as usize] < world.cap(kind) && scene.disturbances() < world.disturbances
+    let cap = world.cap(kind);
+    let within = scene.spent[kind as usize] < cap && scene.disturbances() < world.disturbances;
+    cap == UNBOUNDED || within
 }
 
 /// Held letters may arrive just before their receiver does something, or at the end of a tick.

@@ -8,7 +8,7 @@ use crate::host::node_id;
 use crate::letter::{Body, name};
 use crate::moves::Move;
 use crate::net::{Net, QUEUE_MAX, SOCKETS_MAX, Scene};
-use crate::world::link;
+use crate::world::{UNBOUNDED, link};
 use crate::{chief, host};
 
 impl Engine {
@@ -18,7 +18,10 @@ impl Engine {
     /// What does not hold in it.
     pub fn step(&mut self, state: State, next: Move) -> Result<State, String> {
         let mut scene = self.scene(state);
-        if let Some(kind) = next.kind() {
+        if let Some(kind) = next
+            .kind()
+            .filter(|kind| self.world.cap(*kind) != UNBOUNDED)
+        {
             scene.spent[kind as usize] += 1;
         }
         if matches!(next, Move::Deliver | Move::Beat(_)) {
