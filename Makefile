@@ -40,6 +40,13 @@ lint: ## Formatting, clippy and documentation, without a warning
 test: root setup lint ## Run every check and every test (root)
 	$(CARGO) nextest run $(LOCKED) --workspace
 
+.PHONY: prove prove-worlds
+prove: prove-worlds ## Explore every history of small worlds (half an hour, up to 6 GB)
+
+prove-worlds:
+	$(CARGO) run $(LOCKED) --release --package vnfpool-prove -- --world all --max-seconds 300
+	$(CARGO) run $(LOCKED) --release --package vnfpool-prove -- --world broken
+
 bench: root setup-bench build ## Measure the figures beside keepalived's (root; an hour; writes vnfpool-bench.md)
 	$(VNFPOOL) bench
 

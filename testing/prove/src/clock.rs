@@ -44,7 +44,7 @@ impl Clocks {
         }
         let back = self.ticks[node].as_nanos() as u64;
         let floor = now(node).0 - oldest.as_nanos() as u64;
-        time.0 = (time.0 - back).max(floor);
+        time.0 = time.0.saturating_sub(back).max(floor);
     }
 
     /// The same for every time of a message on its way.

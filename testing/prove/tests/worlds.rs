@@ -42,7 +42,6 @@ fn small_worlds_hold() {
 /// `make prove`.
 #[test]
 fn broken_machines_are_caught() {
-    std::panic::set_hook(Box::new(|_| {}));
     let long = [
         "broken-lock-follows-last-token",
         "broken-heartbeat-after-vote",
