@@ -42,8 +42,8 @@ impl Clocks {
         if *time == Time::ZERO {
             return;
         }
-        let back = self.ticks[node].as_nanos() as u64;
-        let floor = now(node).0 - oldest.as_nanos() as u64;
+        let back = nanos(self.ticks[node]);
+        let floor = now(node).0 - nanos(oldest);
         time.0 = time.0.saturating_sub(back).max(floor);
     }
 
@@ -78,4 +78,8 @@ impl Clocks {
             }
         }
     }
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }

@@ -117,7 +117,7 @@ impl Host {
             me: self.member(),
             role: life.map_or(Role::Spare, Element::role),
             record: life.and_then(Element::record),
-            epoch: life.map_or(Epoch::default(), Element::epoch),
+            epoch: life.map_or_else(Epoch::default, Element::epoch),
             peer: life.and_then(Element::pair_peer),
             unconfirmed: life.is_some_and(Element::unconfirmed),
             able: self.able,

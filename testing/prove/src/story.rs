@@ -19,7 +19,7 @@ pub fn tell(engine: &mut Engine, history: &[Move]) -> String {
     for next in history {
         let about = letter_of(engine, state, *next);
         let what = next.tell(&engine.world);
-        let line = about.map_or(what.clone(), |letter| format!("{letter} {what}"));
+        let line = about.map_or_else(|| what.clone(), |letter| format!("{letter} {what}"));
         match engine.step(state, *next) {
             Ok(reached) => {
                 if *next == Move::Advance {
@@ -51,13 +51,16 @@ fn letter_of(engine: &Engine, state: State, next: Move) -> Option<Letter> {
 fn summary(engine: &Engine, state: State) -> String {
     let mut text = match engine.chief_view(state) {
         view if !view.alive => "M is dead".to_owned(),
-        view => view.record.map_or("M has no record".into(), |record| {
-            let first = name(crate::clock::place(record.first.node));
-            let second = record
-                .second
-                .map_or("-", |m| name(crate::clock::place(m.node)));
-            format!("M has ({}, {first}, {second})", record.term)
-        }),
+        view => match view.record {
+            None => "M has no record".into(),
+            Some(record) => {
+                let first = name(crate::clock::place(record.first.node));
+                let second = record
+                    .second
+                    .map_or("-", |m| name(crate::clock::place(m.node)));
+                format!("M has ({}, {first}, {second})", record.term)
+            }
+        },
     };
     for node in engine.world.hosts() {
         let view = engine.host_view(state, node);

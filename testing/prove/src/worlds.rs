@@ -98,6 +98,7 @@ const EACH: [u8; KINDS] = [1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 0];
 pub fn all() -> Vec<World> {
     let mut worlds = small();
     worlds.extend(two_of_three());
+    worlds.extend(trouble());
     worlds.extend(with_a_spare());
     worlds.extend(last_of_three());
     worlds
@@ -135,10 +136,6 @@ pub fn small() -> Vec<World> {
 }
 
 fn two_of_three() -> Vec<World> {
-    let two = World {
-        disturbances: 2,
-        ..BASE
-    };
     let three = World {
         disturbances: 3,
         ..BASE
@@ -165,15 +162,32 @@ fn two_of_three() -> Vec<World> {
             name: "two",
             about: "two disturbances of different kinds",
             caps: EACH,
-            ..two.clone()
+            disturbances: 2,
+            ..BASE
         },
         World {
             name: "cuts",
             about: "three cuts, in one direction or both, of any two or of one from all",
             any_order: false,
-            ..three.clone()
+            ..three
         }
         .with(Kind::Cut, 3),
+    ]
+}
+
+/// As above, one kind of trouble each.
+fn trouble() -> Vec<World> {
+    let two = World {
+        disturbances: 2,
+        any_order: false,
+        ..BASE
+    };
+    let three = World {
+        disturbances: 3,
+        any_order: false,
+        ..BASE
+    };
+    vec![
         World {
             name: "crashes",
             about: "three deaths of agents and manager, with a letter late",
@@ -187,7 +201,6 @@ fn two_of_three() -> Vec<World> {
         World {
             name: "handovers",
             about: "two switchovers, a failed function, two letters lost or doubled",
-            any_order: false,
             ..three.clone()
         }
         .with(Kind::HandOver, 2)
@@ -197,8 +210,7 @@ fn two_of_three() -> Vec<World> {
         World {
             name: "standstills",
             about: "both elements stand still, a letter late, the manager dies",
-            any_order: false,
-            ..three.clone()
+            ..three
         }
         .with(Kind::Freeze, 3)
         .with(Kind::Hold, 2)
@@ -207,7 +219,6 @@ fn two_of_three() -> Vec<World> {
             name: "drift",
             about: "A's clock 400 ppm slow, B's 400 ppm fast, M's 200 ppm slow",
             drift_ppm: [-200, -400, 400, 0],
-            any_order: false,
             ..two.clone()
         }
         .with(Kind::Lose, 1)
@@ -221,9 +232,8 @@ fn two_of_three() -> Vec<World> {
             lease: 5,
             manager_lease: 12,
             late_ticks: 6,
-            any_order: false,
             caps: EACH,
-            ..two.clone()
+            ..two
         },
         World {
             name: "rests",

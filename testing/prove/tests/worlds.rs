@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use vnfpool_prove::engine::Engine;
 use vnfpool_prove::explore::{Explorer, Limits, Report, Verdict};
 use vnfpool_prove::moves::Move;
 use vnfpool_prove::world::World;
@@ -76,6 +77,24 @@ fn a_restored_image_makes_two_owners() {
         };
         assert!(violation.what.starts_with("I1"), "{story}");
     }
+}
+
+/// The gate is in the image: history 2 of decision 0016.
+#[test]
+fn an_image_of_the_active_has_an_open_gate() {
+    let mut worlds = worlds::declared().into_iter();
+    let world = worlds.find(|w| w.name == "image-clock").unwrap();
+    let mut engine = Engine::new(world);
+    let mut state = engine.start().unwrap();
+    for next in [Move::Save(1), Move::Crash(1)] {
+        state = engine.step(state, next).unwrap();
+    }
+    for _ in 0..4 {
+        state = engine.run_tick(state).unwrap();
+    }
+    assert_eq!(engine.owners(state).collect::<Vec<_>>(), [2]);
+    let fault = engine.step(state, Move::Restore(1)).unwrap_err();
+    assert!(fault.starts_with("I1"), "{fault}");
 }
 
 #[test]
