@@ -157,6 +157,7 @@ impl World {
             ticks: self.drift_ppm.map(tick),
             late: TICK * u32::from(self.late_ticks),
             letters: TICK * (self.manager_lease + self.lease),
+            exact: false,
         }
     }
 

@@ -87,6 +87,14 @@ impl Engine {
         }
     }
 
+    /// The same, with times that grow as old as they are.
+    #[must_use]
+    pub fn exact(world: World) -> Self {
+        let mut engine = Self::new(world);
+        engine.clocks.exact = true;
+        engine
+    }
+
     /// The state in which the histories begin.
     ///
     /// # Errors
