@@ -1,6 +1,6 @@
 //! The time of the checker: that what is too old to matter grows no older changes nothing.
 
-#![allow(clippy::unwrap_used, missing_docs, reason = "a test")]
+#![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "a test")]
 
 use vnfpool_prove::engine::{Engine, State};
 use vnfpool_prove::moves::Move;

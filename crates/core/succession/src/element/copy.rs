@@ -28,9 +28,15 @@ pub(super) struct StandbyCopy {
 }
 
 impl StandbyCopy {
+    /// Its times and for how long they matter.
     #[cfg(feature = "model")]
-    pub(super) const fn as_of_mut(&mut self) -> &mut Time {
-        &mut self.as_of
+    pub(super) fn moments(&mut self, own: &mut impl FnMut(Duration, &mut Time)) {
+        let Self {
+            as_of,
+            of: _,
+            live: _,
+        } = self;
+        own(COPY_AGE_MAX, as_of);
     }
 
     /// Takes a proof, or the news that there will be none for now.

@@ -12,7 +12,8 @@ use crate::hearing_time;
 use crate::model::{Clock, Moment};
 
 impl Element {
-    /// Shows every time that this machine keeps.
+    /// Shows every time that this machine keeps. Fields are named one by one, so that a new one is
+    /// not forgotten here.
     pub fn moments(&mut self, mut visit: impl FnMut(Moment<'_>)) {
         let timing = self.settings.timing;
         let (beat, lease) = (timing.heartbeat_interval(), timing.lease());
@@ -20,6 +21,33 @@ impl Element {
             OnQuorumLoss::Serve => (self.serve_after(), self.witness_time()),
             OnQuorumLoss::Stop => (Duration::ZERO, Duration::ZERO),
         };
+        let Self {
+            gate,
+            promise_until,
+            voted,
+            split_sent_at,
+            token,
+            token_age_from,
+            manager_heard_at,
+            peers,
+            copy,
+            unable_since,
+            acked_at,
+            handover,
+            epoch_at,
+            next_beat,
+            woke_at,
+            quorum,
+            now,
+            settings: _,
+            record: _,
+            turn: _,
+            gate_final: _,
+            renounced: _,
+            announced: _,
+            able: _,
+            beats: _,
+        } = self;
         let mut own = |matters_for: Duration, time: &mut Time| {
             visit(Moment {
                 clock: Clock::Own,
@@ -27,30 +55,27 @@ impl Element {
                 time,
             });
         };
-        own(Duration::ZERO, &mut self.gate);
-        own(Duration::ZERO, &mut self.promise_until);
-        own(beat, &mut self.split_sent_at);
-        own(lease, &mut self.token_age_from);
-        own(
-            alone.max(timing.manager_lease()),
-            &mut self.manager_heard_at,
-        );
-        own(COPY_AGE_MAX, self.copy.as_of_mut());
-        if let Some(at) = &mut self.unable_since {
+        own(Duration::ZERO, gate);
+        own(Duration::ZERO, promise_until);
+        own(beat, split_sent_at);
+        own(lease, token_age_from);
+        own(alone.max(timing.manager_lease()), manager_heard_at);
+        copy.moments(&mut own);
+        if let Some(at) = unable_since {
             own(UNABLE_MAX, at);
         }
-        if let Some(at) = &mut self.acked_at {
+        if let Some(at) = acked_at {
             own(lease + beat * 2, at);
         }
-        if let Some(HandoverState::Draining(until)) = &mut self.handover {
+        if let Some(HandoverState::Draining(until)) = handover {
             own(Duration::ZERO, until);
         }
-        own(COPY_AGE_MAX.max(lease), &mut self.epoch_at);
-        own(beat * 4, &mut self.next_beat);
-        own(lease * 4, &mut self.woke_at);
-        own(beat, &mut self.now);
-        self.quorum.moments(alone, witness, &mut own);
-        for peer in &mut self.peers {
+        own(COPY_AGE_MAX.max(lease), epoch_at);
+        own(beat * 4, next_beat);
+        own(lease * 4, woke_at);
+        own(beat, now);
+        quorum.moments(alone, witness, &mut own);
+        for peer in peers.iter_mut() {
             own(Duration::ZERO, &mut peer.heard_at);
             own(hearing_time(timing), &mut peer.mutual_at);
         }
@@ -61,11 +86,11 @@ impl Element {
                 time,
             });
         };
-        others(NodeId::MANAGER, &mut self.token.clock);
-        if let Some(voted) = &mut self.voted {
+        others(NodeId::MANAGER, &mut token.clock);
+        if let Some(voted) = voted {
             others(NodeId::MANAGER, &mut voted.clock);
         }
-        for peer in &mut self.peers {
+        for peer in peers {
             others(peer.node, &mut peer.sent);
         }
     }

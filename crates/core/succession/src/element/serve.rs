@@ -51,9 +51,17 @@ impl Quorum {
         witness: Duration,
         own: &mut impl FnMut(Duration, &mut Time),
     ) {
-        own(alone, &mut self.silent_since);
-        own(witness, &mut self.asked_at);
-        for at in &mut self.witnessed {
+        let Self {
+            silent_since,
+            witnessed,
+            asked_at,
+            serving: _,
+            lans: _,
+            yields: _,
+        } = self;
+        own(alone, silent_since);
+        own(witness, asked_at);
+        for at in witnessed {
             own(witness, at);
         }
     }

@@ -3,38 +3,57 @@
 use vnfpool_wire::datagram::{NodeId, Record};
 
 use super::decide::PREFERRED_WAIT;
-use super::{Duration, Slot, Time};
+use super::{Duration, Node, Slot, Time};
 use crate::model::{Clock, Moment};
 
 impl Slot {
-    /// Shows every time that this machine keeps.
+    /// Shows every time that this machine keeps. Fields are named one by one, so that a new one is
+    /// not forgotten here.
     pub fn moments(&mut self, mut visit: impl FnMut(Moment<'_>)) {
         let lease = self.settings.timing.lease();
         let start = match self.record {
             Some(_) => self.manager_lease(),
             None => self.manager_lease().max(PREFERRED_WAIT),
         };
-        let mut own = |matters_for: Duration, time: &mut Time| {
+        let Self {
+            grant_until,
+            decided_at,
+            nodes,
+            started_at,
+            settings: _,
+            record: _,
+            pending: _,
+            turn: _,
+            apart: _,
+        } = self;
+        let mut moment = |clock, matters_for: Duration, time: &mut Time| {
             visit(Moment {
-                clock: Clock::Own,
+                clock,
                 matters_for,
                 time,
             });
         };
-        own(Duration::ZERO, &mut self.grant_until);
-        own(Duration::ZERO, &mut self.decided_at);
-        own(start, &mut self.started_at);
-        for node in &mut self.nodes {
-            own(lease * 8, &mut node.registered_at);
-            own(lease * 2, &mut node.heard_at);
-            own(Duration::ZERO, &mut node.rest_until);
-        }
-        for node in &mut self.nodes {
-            visit(Moment {
-                clock: Clock::Of(node.id),
-                matters_for: Duration::ZERO,
-                time: &mut node.sent,
-            });
+        moment(Clock::Own, Duration::ZERO, grant_until);
+        moment(Clock::Own, Duration::ZERO, decided_at);
+        moment(Clock::Own, start, started_at);
+        for node in nodes {
+            let Node {
+                id,
+                registered_at,
+                heard_at,
+                sent,
+                rest_until,
+                incarnation: _,
+                gone: _,
+                heard_manager: _,
+                able: _,
+                candidate: _,
+                rest: _,
+            } = node;
+            moment(Clock::Own, lease * 8, registered_at);
+            moment(Clock::Own, lease * 2, heard_at);
+            moment(Clock::Own, Duration::ZERO, rest_until);
+            moment(Clock::Of(*id), Duration::ZERO, sent);
         }
     }
 
