@@ -27,6 +27,8 @@ pub struct Host {
     pub frozen: bool,
     /// It reaches nobody, witnesses included.
     pub isolated: bool,
+    /// What a killed agent has written down, for another process to go on from.
+    pub kept: Option<Box<Element>>,
     /// A snapshot of the virtual machine: agent and kernel.
     pub image: Option<Box<(Element, Time)>>,
 }
@@ -44,6 +46,11 @@ pub enum Cue {
     Able(bool),
     /// The agent dies; the kernel's gate lives on.
     Die,
+    /// The agent is killed while it carries out what this letter, or else its timer, brings: the
+    /// machine is written down, the first so many effects have happened, the others never do.
+    Kill(Option<Letter>, u8),
+    /// Another process goes on in the same life (decision 0014).
+    Resume,
     /// The machine is switched off.
     PowerOff,
     /// A new life of the agent: the gate is closed before it speaks (R1).
@@ -85,6 +92,8 @@ pub struct View {
     pub able: bool,
     /// It is cut from everything.
     pub isolated: bool,
+    /// Its agent is dead, and another process can go on in its life.
+    pub kept: bool,
     /// There is a snapshot of it.
     pub saved: bool,
 }
@@ -101,6 +110,7 @@ impl Host {
             able: true,
             frozen: false,
             isolated: false,
+            kept: None,
             image: None,
         }
     }
@@ -122,6 +132,7 @@ impl Host {
             unconfirmed: life.is_some_and(Element::unconfirmed),
             able: self.able,
             isolated: self.isolated,
+            kept: self.kept.is_some(),
             saved: self.image.is_some(),
         }
     }
@@ -146,6 +157,10 @@ impl Host {
             age_life(node, life, clocks);
             fold(world, life);
         }
+        if let Some(kept) = &mut self.kept {
+            age_life(node, kept, clocks);
+            fold(world, kept);
+        }
         if let Some(image) = self.image.as_mut().filter(|_| !world.image_clock_stands) {
             age_life(node, &mut image.0, clocks);
             clocks.age(node, std::time::Duration::ZERO, &mut image.1);
@@ -169,8 +184,11 @@ impl Host {
                 self.handle(world, Input::Able(able), letters);
             }
             Cue::Die => self.life = None,
+            Cue::Kill(letter, carried) => self.kill(world, letter, carried, letters),
+            Cue::Resume => self.resume(world, letters),
             Cue::PowerOff => {
                 self.life = None;
+                self.kept = None;
                 self.gate = Time::ZERO;
             }
             Cue::Live => self.live(world, letters),
@@ -190,6 +208,38 @@ impl Host {
         }
     }
 
+    fn kill(
+        &mut self,
+        world: &World,
+        letter: Option<Letter>,
+        carried: u8,
+        letters: &mut Vec<Letter>,
+    ) {
+        let input = letter.and_then(input_of).unwrap_or(Input::Tick);
+        let Some(mut life) = self.life.take() else {
+            return;
+        };
+        let mut effects = Vec::new();
+        life.handle(now(self.node), input, &mut effects);
+        effects.truncate(usize::from(carried));
+        // Without a life, what an effect asks back is not heard.
+        self.carry_out(world, effects, letters);
+        self.kept = Some(Box::new(life));
+    }
+
+    fn resume(&mut self, world: &World, letters: &mut Vec<Letter>) {
+        let Some(mut life) = self.kept.take() else {
+            return;
+        };
+        let here = now(self.node);
+        life.resume(here);
+        self.gate = Some(life.gate())
+            .filter(|gate| *gate > here)
+            .unwrap_or(Time::ZERO);
+        self.life = Some(*life);
+        self.handle(world, Input::Tick, letters);
+    }
+
     fn live(&mut self, world: &World, letters: &mut Vec<Letter>) {
         if world.mutation != Some(Mutation::VotesWithoutIncarnation) || self.incarnation == 0 {
             self.incarnation += 1;
@@ -198,6 +248,7 @@ impl Host {
             self.gate = Time::ZERO;
         }
         self.frozen = false;
+        self.kept = None;
         let settings = Settings {
             me: self.member(),
             timing: world.timing_of(self.node),
@@ -215,13 +266,8 @@ impl Host {
     }
 
     fn hear(&mut self, world: &World, letter: Letter, letters: &mut Vec<Letter>) {
-        let input = match letter.body {
-            Body::Message(message) => Input::Received {
-                from: node_id(letter.from),
-                message,
-            },
-            Body::Announcement => Input::SignOfLife,
-            Body::Written(_) => return,
+        let Some(input) = input_of(letter) else {
+            return;
         };
         self.handle(world, input, letters);
     }
@@ -280,6 +326,17 @@ impl Host {
             to,
             body: Body::Message(message),
         });
+    }
+}
+
+fn input_of(letter: Letter) -> Option<Input> {
+    match letter.body {
+        Body::Message(message) => Some(Input::Received {
+            from: node_id(letter.from),
+            message,
+        }),
+        Body::Announcement => Some(Input::SignOfLife),
+        Body::Written(_) => None,
     }
 }
 

@@ -22,6 +22,10 @@ pub enum Move {
     Arrive(u8),
     /// An agent dies.
     Crash(u8),
+    /// An agent is killed in the middle of its effects; a node, and 16 for each effect that happened.
+    Kill(u8),
+    /// Another process goes on in the life of a killed agent.
+    Resume(u8),
     /// A new life of an agent begins.
     Live(u8),
     /// The manager dies; a record on its way to the disk is lost, or written.
@@ -88,6 +92,8 @@ impl Move {
             Self::Fence(n) => (21, n),
             Self::Save(n) => (22, n),
             Self::Restore(n) => (23, n),
+            Self::Kill(n) => (24, n),
+            Self::Resume(n) => (25, n),
         };
         (kind << 8) | node as u16
     }
@@ -120,7 +126,9 @@ impl Move {
             20 => Self::MendStream,
             21 => Self::Fence(node),
             22 => Self::Save(node),
-            _ => Self::Restore(node),
+            23 => Self::Restore(node),
+            24 => Self::Kill(node),
+            _ => Self::Resume(node),
         }
     }
 
@@ -140,6 +148,7 @@ impl Move {
             Self::BreakStream => Some(Kind::Stream),
             Self::Fence(_) => Some(Kind::Fence),
             Self::Restore(_) => Some(Kind::Restore),
+            Self::Kill(_) => Some(Kind::Kill),
             _ => None,
         }
     }
@@ -157,6 +166,12 @@ impl Move {
             Self::Double => "arrives, and will again".into(),
             Self::Arrive(_) => "arrives late".into(),
             Self::Crash(n) => format!("the agent of {} dies, its gate lives on", who(n)),
+            Self::Kill(n) => format!(
+                "{} is killed after {} effects of it, its gate lives on",
+                who(n % 16),
+                n / 16
+            ),
+            Self::Resume(n) => format!("{} goes on in another process", who(n)),
             Self::Live(n) => format!("{} begins a new life", who(n)),
             Self::CrashManager { written: true } => {
                 "M dies; the record on its way to the disk is there".into()

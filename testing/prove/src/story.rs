@@ -41,7 +41,9 @@ pub fn tell(engine: &mut Engine, history: &[Move]) -> String {
 fn letter_of(engine: &Engine, state: State, next: Move) -> Option<Letter> {
     let (queue, late) = engine.letters(state);
     match next {
-        Move::Deliver | Move::Lose | Move::Hold | Move::Double => queue.first().copied(),
+        Move::Deliver | Move::Lose | Move::Hold | Move::Double | Move::Kill(_) => {
+            queue.first().copied()
+        }
         Move::Arrive(index) => late.get(usize::from(index)).copied(),
         _ => None,
     }

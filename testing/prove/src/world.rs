@@ -33,13 +33,15 @@ pub enum Kind {
     Fence,
     /// A virtual machine is put back to a snapshot.
     Restore,
+    /// An agent is killed in the middle of its effects; another process may go on in its life.
+    Kill,
 }
 
 /// As often as it likes, beside the other disturbances.
 pub const UNBOUNDED: u8 = u8::MAX;
 
 /// How many kinds of disturbance there are.
-pub const KINDS: usize = 12;
+pub const KINDS: usize = 13;
 
 /// Where the histories begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -91,7 +91,7 @@ const SERVE: World = World {
 };
 
 /// Every kind once, but not a virtual machine that is put back.
-const EACH: [u8; KINDS] = [1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 0];
+const EACH: [u8; KINDS] = [1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 1];
 
 /// Every world, the smallest first.
 #[must_use]
@@ -198,6 +198,16 @@ fn trouble() -> Vec<World> {
         .with(Kind::Crash, 2)
         .with(Kind::ManagerCrash, 2)
         .with(Kind::Hold, 1),
+        World {
+            name: "kills",
+            about: "agents killed in the middle of their effects, resumed or not; with another trouble",
+            ..two.clone()
+        }
+        .with(Kind::Kill, 2)
+        .with(Kind::Hold, 1)
+        .with(Kind::Cut, 1)
+        .with(Kind::HandOver, 1)
+        .with(Kind::Fail, 1),
         World {
             name: "handovers",
             about: "two switchovers, a failed function, two letters lost or doubled",

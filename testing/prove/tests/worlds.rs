@@ -99,7 +99,7 @@ fn an_image_of_the_active_has_an_open_gate() {
 
 #[test]
 fn moves_survive_packing() {
-    for number in 0..24 {
+    for number in 0..26 {
         let packed = number << 8 | u16::from(number == 9);
         assert_eq!(Move::unpack(packed).pack(), packed);
     }

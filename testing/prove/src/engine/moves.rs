@@ -104,7 +104,11 @@ impl Engine {
         match letter.to {
             0 if !self.chief_view(state).alive => moves.push(Move::LiveManager),
             0 => {}
-            node if !self.host_view(state, node).alive => moves.push(Move::Live(node_u8(node))),
+            node if !self.host_view(state, node).alive => {
+                moves.push(Move::Live(node_u8(node)));
+                let kept = self.host_view(state, node).kept;
+                moves.extend(kept.then_some(Move::Resume(node_u8(node))));
+            }
             _ => {}
         }
     }
@@ -125,6 +129,9 @@ impl Engine {
         let (view, n) = (self.host_view(state, node), node_u8(node));
         if view.alive && may(Kind::Crash) {
             moves.push(Move::Crash(n));
+        }
+        if view.awake && may(Kind::Kill) {
+            moves.extend((0..=KILLED_AFTER_MAX).map(|carried| Move::Kill(n + carried * 16)));
         }
         if view.awake && may(Kind::Freeze) {
             moves.push(Move::Freeze(n));
@@ -150,6 +157,7 @@ impl Engine {
             let (view, n) = (self.host_view(state, node), node_u8(node));
             if !view.alive {
                 moves.push(Move::Live(n));
+                moves.extend(view.kept.then_some(Move::Resume(n)));
             } else if !view.awake {
                 moves.extend([Move::Thaw(n), Move::ThawDeaf(n)]);
             } else if !view.able {
@@ -180,6 +188,9 @@ impl Engine {
         }
     }
 }
+
+/// A killed agent has carried out none, one or two of its effects.
+const KILLED_AFTER_MAX: u8 = 2;
 
 /// Whether the bounds leave room for one more of `kind`.
 fn may(world: &World, scene: Scene, kind: Kind) -> bool {

@@ -231,6 +231,8 @@ impl Engine {
                 self.tell_chief(state, chief::Cue::Fenced(node_id(node)))
             }
             Move::Crash(node) => self.tell_host(state, usize::from(node), host::Cue::Die),
+            Move::Kill(node) => self.kill(state, usize::from(node % 16), node / 16),
+            Move::Resume(node) => self.tell_host(state, usize::from(node), host::Cue::Resume),
             Move::Live(node) => self.tell_host(state, usize::from(node), host::Cue::Live),
             Move::Freeze(node) => self.tell_host(state, usize::from(node), host::Cue::Freeze(true)),
             Move::Fail(node) => self.tell_host(state, usize::from(node), host::Cue::Able(false)),
@@ -240,6 +242,18 @@ impl Engine {
             Move::Restore(node) => self.tell_host(state, usize::from(node), host::Cue::Restore),
             _ => Ok(state),
         }
+    }
+
+    /// The agent is killed over the letter that is its next, or over its timer.
+    fn kill(&mut self, mut state: State, node: usize, carried: u8) -> Result<State, String> {
+        let mut net = self.nets.value(state.net).clone();
+        let head = net.queue.first().map(|number| *self.letters.value(*number));
+        let letter = head.filter(|letter| letter.to == node);
+        if letter.is_some() {
+            net.queue.remove(0);
+            state.net = self.nets.number(net);
+        }
+        self.tell_host(state, node, host::Cue::Kill(letter, carried))
     }
 
     /// A tick passes for every part.
