@@ -287,7 +287,6 @@ fn with_a_spare() -> Vec<World> {
 fn last_of_three() -> Vec<World> {
     let serve = World {
         disturbances: 1,
-        any_order: false,
         caps: EACH,
         ..SERVE
     };
