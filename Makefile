@@ -11,7 +11,7 @@ VNFPOOL := target/release/vnfpool
 
 # The parts of a target run one after the other, also under `make -j`.
 .NOTPARALLEL:
-.PHONY: help root setup setup-bench build demo test lint prove prove-sim bench clean-lab
+.PHONY: help root setup setup-bench build demo test lint prove prove-sim prove-worlds bench clean-lab
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -42,11 +42,15 @@ test: root setup lint ## Run every check and every test (root)
 	$(CARGO) nextest run $(LOCKED) --package vnfpool-sim --features broken --test broken
 	$(CARGO) nextest run $(LOCKED) --workspace
 
-prove: prove-sim ## Look for counter-examples for hours (SECONDS for each kind of history: 1800)
+prove: prove-sim prove-worlds ## Look for counter-examples for hours: simulated pools, every history of small worlds
 
 SECONDS ?= 1800
 prove-sim:
 	$(CARGO) run $(LOCKED) --release --package vnfpool-sim -- --seconds $(SECONDS)
+
+prove-worlds:
+	$(CARGO) run $(LOCKED) --release --package vnfpool-prove -- --world all --max-seconds 300
+	$(CARGO) run $(LOCKED) --release --package vnfpool-prove -- --world broken
 
 bench: root setup-bench build ## Measure the figures beside keepalived's (root; an hour; writes vnfpool-bench.md)
 	$(VNFPOOL) bench

@@ -49,7 +49,7 @@ impl fmt::Display for Role {
 }
 
 /// What the last of three does when the other two are gone.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OnQuorumLoss {
     /// Serve, on positive evidence that nobody else does.
@@ -71,7 +71,7 @@ pub enum Switchback {
 }
 
 /// The time constants of a pool.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Timing {
     /// Milliseconds between two heartbeats.
     pub heartbeat_interval_ms: u32,

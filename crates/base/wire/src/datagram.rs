@@ -38,7 +38,7 @@ pub struct Member {
 }
 
 /// What the manager's store holds for a slot: a term and the pair that it names for ever.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Record {
     /// The term, from 1.
     pub term: u64,
@@ -87,7 +87,7 @@ pub struct Token {
 }
 
 /// Active to successor (docs/succession.md, R2).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Heartbeat {
     /// The turn of the record's term.
     pub turn: u16,
@@ -100,7 +100,7 @@ pub struct Heartbeat {
 }
 
 /// Successor to active (R3).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Ack {
     /// The epoch of the heartbeat.
     pub epoch: Epoch,
@@ -117,7 +117,7 @@ pub struct Ack {
 }
 
 /// Active to successor: the slot is yours (R5).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Handover {
     /// The new epoch, in which the receiver is active.
     pub epoch: Epoch,
@@ -130,7 +130,7 @@ pub struct Handover {
 }
 
 /// Element to manager (R6): registration, keep-alive and renewal in one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Request {
     /// The newest epoch the sender knows; the turn is a hint for display.
     pub epoch: Epoch,
@@ -150,7 +150,7 @@ pub struct Request {
 }
 
 /// Manager to element (R7), also the answer to a split.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Info {
     /// The record, on disk before it is sent; none when the slot has never been given.
     pub record: Option<Record>,
@@ -163,7 +163,7 @@ pub struct Info {
 }
 
 /// Element to manager: the one vote (R8).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Split {
     /// The term to be ended.
     pub term: u64,
@@ -178,7 +178,7 @@ pub struct Split {
 }
 
 /// Element to every other element (S4): who is alive, and who still hears the manager.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Gossip {
     /// The newest epoch the sender knows.
     pub epoch: Epoch,
@@ -195,7 +195,7 @@ pub struct Gossip {
 }
 
 /// A message about one slot.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Message {
     /// See [`Heartbeat`].
     Heartbeat(Heartbeat),

@@ -2,7 +2,7 @@
 //! the feature `broken`, which no build that is used has, nothing here is ever true.
 
 /// A shortcut that looks right; the rows of `docs/succession.md`, sections 5 to 7.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(
     not(feature = "broken"),
     expect(unreachable_pub, reason = "as with the feature")
@@ -27,7 +27,7 @@ pub enum Mutation {
 }
 
 /// What is wrong with a machine.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Broken {
     #[cfg(feature = "broken")]
     by: Option<Mutation>,

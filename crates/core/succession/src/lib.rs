@@ -29,6 +29,8 @@
 mod broken;
 pub mod element;
 pub mod manager;
+#[cfg(feature = "model")]
+pub mod model;
 
 #[cfg(feature = "broken")]
 pub use broken::Mutation;

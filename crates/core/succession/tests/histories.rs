@@ -17,7 +17,7 @@ mod world;
 
 use std::time::Duration;
 
-use vnfpool_model::{OnQuorumLoss, Role};
+use vnfpool_model::{OnQuorumLoss, Role, Timing};
 use vnfpool_succession::element::Input;
 use world::{MS, World, outage};
 
@@ -358,6 +358,46 @@ fn the_last_of_three_serves_on_evidence_and_yields() {
     let gap = outage(&mut world, 3_000 * MS);
     assert_eq!(world.owners(), [2]);
     assert!(gap < Duration::from_millis(1_300), "{gap:?}");
+}
+
+/// Found by the model checker: an answer of a witness counted for a third of T_serve, which is less
+/// than a lease and a heartbeat when the manager lease is as short as it may be. The next question
+/// came after that, the silence began again, and nobody ever served.
+#[test]
+fn the_last_of_three_serves_also_with_the_shortest_manager_lease() {
+    let timing = Timing {
+        heartbeat_interval_ms: 10,
+        lease_ms: 35,
+        manager_lease_ms: 70,
+    };
+    let mut world = World::with_timing(6, 2, OnQuorumLoss::Serve, timing);
+    world.begin();
+    world.run_for(3_000 * MS);
+    assert!(world.armed(), "{:#?}", world.trace);
+    world.stop_manager();
+    world.kill(1);
+    let gap = outage(&mut world, 2_000 * MS);
+    assert_eq!(world.owners(), [2], "{:#?}", world.trace);
+    assert!(gap < Duration::from_millis(400), "{gap:?}");
+}
+
+/// A pool with heartbeats of more than 0.73 s hears for longer than the largest back-off.
+#[test]
+fn a_slow_pool_disarms_a_standby_that_died() {
+    let timing = Timing {
+        heartbeat_interval_ms: 1_500,
+        lease_ms: 4_500,
+        manager_lease_ms: 9_000,
+    };
+    let mut world = World::with_timing(6, 2, OnQuorumLoss::Stop, timing);
+    world.begin();
+    world.run_for(30_000 * MS);
+    assert!(world.armed(), "{:#?}", world.trace);
+    world.kill(2);
+    let gap = outage(&mut world, 30_000 * MS);
+    assert!(!world.armed());
+    assert_eq!(world.owners(), [1], "{:#?}", world.trace);
+    assert_eq!(gap, Duration::ZERO);
 }
 
 #[test]

@@ -19,7 +19,7 @@ pub(super) const COPY_AGE_MAX: Duration = Duration::from_millis(500);
 const COMPLETE_MAX: Duration = Duration::from_millis(250);
 
 /// The copy at the standby that is fed.
-#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(super) struct StandbyCopy {
     of: Option<Member>,
     as_of: Time,
@@ -28,6 +28,17 @@ pub(super) struct StandbyCopy {
 }
 
 impl StandbyCopy {
+    /// Its times and for how long they matter.
+    #[cfg(feature = "model")]
+    pub(super) fn moments(&mut self, own: &mut impl FnMut(Duration, &mut Time)) {
+        let Self {
+            as_of,
+            of: _,
+            live: _,
+        } = self;
+        own(COPY_AGE_MAX, as_of);
+    }
+
     /// Takes a proof, or the news that there will be none for now.
     pub(super) fn learn(&mut self, peer: Member, as_of: Option<Time>) {
         let known = self.of == Some(peer);

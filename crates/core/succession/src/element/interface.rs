@@ -6,7 +6,7 @@ use vnfpool_model::{Epoch, Role, Time};
 use vnfpool_wire::datagram::{Member, Message, NodeId};
 
 /// What happens to the machine.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Input {
     /// Time has passed.
     Tick,
@@ -55,7 +55,7 @@ pub enum Input {
 }
 
 /// What the driver has to do, in this order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Effect {
     /// Send over every path.
     Send {
@@ -89,7 +89,7 @@ pub enum Effect {
 }
 
 /// What the machine tells the rest of the agent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Notice {
     /// The role, the epoch or the peer changed.
     RoleChanged {
@@ -129,7 +129,7 @@ pub enum Notice {
 }
 
 /// Why a role changed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Cause {
     /// The manager's record says so.
     Record,
@@ -155,7 +155,7 @@ impl Cause {
 }
 
 /// Why a handover is refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Refusal {
     /// This element does not serve the slot.
     NotActive,

@@ -13,7 +13,7 @@ use super::{
 const DISARM_AFTER_PERCENT: u32 = 60;
 
 /// A successor that is unable is disarmed after this time.
-const UNABLE_MAX: Duration = Duration::from_millis(500);
+pub(super) const UNABLE_MAX: Duration = Duration::from_millis(500);
 
 impl Element {
     /// R1: a deadline is only raised by a lease of the current epoch in which I am active.

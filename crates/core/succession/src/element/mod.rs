@@ -8,6 +8,8 @@ mod copy;
 mod interface;
 mod lease;
 mod manager;
+#[cfg(feature = "model")]
+mod model;
 mod peers;
 mod serve;
 
@@ -34,7 +36,7 @@ const GRACE_INTERVALS: u32 = 2;
 pub const DRAIN_MAX: Duration = Duration::from_millis(20);
 
 /// What the machine has to know and never changes.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Settings {
     /// This element in this life.
     pub me: Member,
@@ -51,7 +53,7 @@ pub type Effects = Vec<Effect>;
 pub const PEERS_MAX: usize = 64;
 
 /// What is known of another element of the pool.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 struct Peer {
     node: NodeId,
     incarnation: u64,
@@ -65,7 +67,7 @@ struct Peer {
 }
 
 /// A handover on its way.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 enum HandoverState {
     /// The gate is closed, the state stream drains until then at the latest.
     Draining(Time),
@@ -77,7 +79,7 @@ enum HandoverState {
 ///
 /// It can be written down at any time and go on in another process of the same life
 /// ([`Element::resume`]): what it was when its last effects were carried out is all that counts.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Element {
     settings: Settings,
     record: Option<Record>,

@@ -16,7 +16,7 @@ use super::{Effect, Effects, Element, Gossip, Mutation, NodeId, Notice, Time};
 pub const LANS_MAX: usize = 32;
 
 /// What is known about being the last of three.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(super) struct Quorum {
     /// Serving unconfirmed now.
     pub(super) serving: bool,
@@ -39,6 +39,30 @@ impl Quorum {
             witnessed: [Time::ZERO; LANS_MAX],
             asked_at: Time::ZERO,
             yields: false,
+        }
+    }
+
+    /// Its times and for how long they matter, when a member is alone after
+    /// `alone` and an answer of a witness counts for `witness`.
+    #[cfg(feature = "model")]
+    pub(super) fn moments(
+        &mut self,
+        alone: Duration,
+        witness: Duration,
+        own: &mut impl FnMut(Duration, &mut Time),
+    ) {
+        let Self {
+            silent_since,
+            witnessed,
+            asked_at,
+            serving: _,
+            lans: _,
+            yields: _,
+        } = self;
+        own(alone, silent_since);
+        own(witness, asked_at);
+        for at in witnessed {
+            own(witness, at);
         }
     }
 
@@ -93,14 +117,18 @@ impl Quorum {
 
 impl Element {
     /// T_serve >= L_M + V (S2), and one heartbeat more.
-    fn serve_after(&self) -> Duration {
+    pub(super) fn serve_after(&self) -> Duration {
         let timing = self.settings.timing;
         timing.manager_lease() + timing.lease() + timing.heartbeat_interval()
     }
 
-    /// How long one answer of a witness counts.
-    fn witness_time(&self) -> Duration {
-        self.serve_after() / 3
+    /// How long one answer of a witness counts: several are needed on the way to serving. After a
+    /// restart the next question comes with the first beat after a lease of silence; the answer
+    /// before has to count until then, or a short manager lease would never let anybody serve.
+    pub(super) fn witness_time(&self) -> Duration {
+        let timing = self.settings.timing;
+        let next_question = timing.lease() + timing.heartbeat_interval() * 3;
+        next_question.max(self.serve_after() / 3)
     }
 
     /// S4: a newer term, a live member, or somebody who still hears the manager.

@@ -7,7 +7,7 @@ use super::{Decision, Effect, Effects, Member, Node, NodeId, Pending, Record, Sl
 use crate::hearing_time;
 
 /// How long a new slot waits for its preferred element before another gets it.
-const PREFERRED_WAIT: Duration = Duration::from_secs(2);
+pub(super) const PREFERRED_WAIT: Duration = Duration::from_secs(2);
 
 /// The largest back-off before the same standby is armed again after it was split off. The first
 /// one is [`hearing_time`]: a moment's silence, as on a machine that stood still, must not leave
@@ -242,7 +242,8 @@ impl Slot {
         };
         node.rest = match armed_for {
             long if long >= ARMED_WELL => least,
-            _ => (node.rest * 2).clamp(least, BACK_OFF_MAX),
+            // A slow pool hears for longer than the largest back-off.
+            _ => (node.rest * 2).clamp(least, BACK_OFF_MAX.max(least)),
         };
         node.rest_until = now.after(node.rest);
     }

@@ -3,7 +3,7 @@
 use vnfpool_wire::datagram::{Message, NodeId, Record};
 
 /// What happens to the machine.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Input {
     /// Time has passed.
     Tick,
@@ -32,7 +32,7 @@ pub enum Input {
 }
 
 /// What the driver has to do, in this order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Effect {
     /// Send to an element.
     Send {
@@ -65,7 +65,7 @@ pub enum Effect {
 }
 
 /// Why the manager changed a record.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Decision {
     /// The slot is given for the first time.
     First,
@@ -120,7 +120,7 @@ impl Decision {
 }
 
 /// Why a vote was refused (R10).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum VoteRefusal {
     /// It is about another term than the record's.
     OtherTerm,

@@ -11,6 +11,8 @@
 mod decide;
 mod interface;
 mod messages;
+#[cfg(feature = "model")]
+mod model;
 
 use std::time::Duration;
 
@@ -23,7 +25,7 @@ pub use interface::{Decision, Effect, Input, VoteRefusal};
 pub const NODES_MAX: usize = 64;
 
 /// What the machine has to know.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Settings {
     /// The pool's time constants.
     pub timing: Timing,
@@ -40,7 +42,7 @@ pub struct Settings {
 /// The effects of one call; drained by the driver.
 pub type Effects = Vec<Effect>;
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Node {
     id: NodeId,
     incarnation: Incarnation,
@@ -88,14 +90,14 @@ const fn lone(term: u64, first: Member) -> Record {
     }
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Pending {
     record: Record,
     decision: Decision,
 }
 
 /// The machine of the manager for one slot. See the module documentation.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Slot {
     settings: Settings,
     record: Option<Record>,

@@ -111,6 +111,15 @@ pub struct World {
 
 impl World {
     pub fn new(seed: u64, elements: usize, on_quorum_loss: OnQuorumLoss) -> Self {
+        Self::with_timing(seed, elements, on_quorum_loss, Timing::DEFAULT)
+    }
+
+    pub fn with_timing(
+        seed: u64,
+        elements: usize,
+        on_quorum_loss: OnQuorumLoss,
+        timing: Timing,
+    ) -> Self {
         let mut random = Random(seed);
         let hosts = (0..=elements)
             .map(|_| Host {
@@ -141,7 +150,7 @@ impl World {
             session_ns_max: 0,
             loss_percent: 0,
             late_percent: 0,
-            timing: Timing::DEFAULT,
+            timing,
             on_quorum_loss,
             witnesses: true,
             trace: VecDeque::new(),

@@ -1,0 +1,98 @@
+//! The manager's machine under a model checker; see [`crate::model`].
+
+use vnfpool_wire::datagram::{NodeId, Record};
+
+use super::decide::PREFERRED_WAIT;
+use super::{Duration, Node, Slot, Time};
+use crate::model::{Clock, Moment};
+
+impl Slot {
+    /// Shows every time that this machine keeps. Fields are named one by one, so that a new one is
+    /// not forgotten here.
+    pub fn moments(&mut self, mut visit: impl FnMut(Moment<'_>)) {
+        let lease = self.settings.timing.lease();
+        let manager_lease = self.manager_lease();
+        let start = match self.record {
+            Some(_) => self.manager_lease(),
+            None => self.manager_lease().max(PREFERRED_WAIT),
+        };
+        let Self {
+            grant_until,
+            decided_at,
+            nodes,
+            started_at,
+            heard_at,
+            listens_since,
+            settings: _,
+            record: _,
+            pending: _,
+            turn: _,
+            apart: _,
+        } = self;
+        let mut moment = |clock, matters_for: Duration, time: &mut Time| {
+            visit(Moment {
+                clock,
+                matters_for,
+                time,
+            });
+        };
+        moment(Clock::Own, Duration::ZERO, grant_until);
+        moment(Clock::Own, Duration::ZERO, decided_at);
+        moment(Clock::Own, start, started_at);
+        moment(Clock::Own, lease * 2, heard_at);
+        moment(Clock::Own, manager_lease, listens_since);
+        for node in nodes {
+            let Node {
+                id,
+                registered_at,
+                heard_at,
+                hears_since,
+                sent,
+                rest_until,
+                incarnation: _,
+                gone: _,
+                heard_manager: _,
+                able: _,
+                candidate: _,
+                rest: _,
+            } = node;
+            moment(Clock::Own, lease * 8, registered_at);
+            moment(Clock::Own, lease * 2, heard_at);
+            moment(Clock::Own, manager_lease, hears_since);
+            moment(Clock::Own, Duration::ZERO, rest_until);
+            moment(Clock::Of(*id), Duration::ZERO, sent);
+        }
+    }
+
+    /// Forgets what decides nothing (the turn is for display, the order of registration) and the
+    /// clean slate of a standby that was armed for long: each counts as armed just now.
+    pub fn fold(&mut self, now: Time) {
+        self.turn = 0;
+        self.decided_at = now;
+        self.nodes.sort_by_key(|node| node.id);
+    }
+
+    /// Arms whoever may be armed at once: the rest after a split only damps (R11).
+    pub fn assume_rested(&mut self) {
+        for node in &mut self.nodes {
+            node.rest_until = Time::ZERO;
+            node.rest = Duration::ZERO;
+        }
+    }
+
+    /// The record on its way to the disk.
+    #[must_use]
+    pub fn pending_record(&self) -> Option<Record> {
+        self.pending.as_ref().map(|pending| pending.record)
+    }
+
+    /// The end of the running grant: for machines that are broken on purpose.
+    pub const fn grant_mut(&mut self) -> &mut Time {
+        &mut self.grant_until
+    }
+
+    /// When this life of `id` was registered: for machines that are broken on purpose.
+    pub fn registered_mut(&mut self, id: NodeId) -> Option<&mut Time> {
+        self.node_mut(id).map(|node| &mut node.registered_at)
+    }
+}
