@@ -10,6 +10,10 @@ use crate::traffic::{ConnectionLog, PROBE_INTERVAL, Probe, TrafficLog};
 /// A probe that comes back later than this is as good as lost to whoever waits for it.
 const ANSWER_LIMIT: Nanos = 1_000_000_000;
 
+/// Who serves is asked each 5 ms and forwards a probe each millisecond: between two frames of its
+/// own that are closer than this, a gateway has served.
+const SERVING_GAP: Nanos = 50 * crate::clock::MILLISECOND;
+
 /// The time that one fault is judged over.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Window {
@@ -53,9 +57,12 @@ pub struct Figures {
     pub no_owner_ms: u64,
     /// From the fault to the first owner frame of the other gateway, if there was one.
     pub takeover_ms: Option<f64>,
-    /// Owner frames of the old active after the first one of the new.
+    /// How often the answers moved from one gateway to the other.
+    pub role_changes: usize,
+    /// Owner frames of one gateway between two of the other that are less than 50 ms apart: sent
+    /// while the other one served.
     pub stale_frames: usize,
-    /// From the first owner frame of the new active to the last one of the old, in ms.
+    /// From the first stale frame to the last, in ms.
     pub overlap_ms: f64,
     /// Frames the tap missed; not 0 makes the ownership figures a lower bound.
     pub tap_missed: u64,
@@ -75,20 +82,20 @@ pub(crate) fn figures(
             .filter(|connection| connection.is_ipv6 == is_ipv6);
         family_figures(window, probes, &connections.collect::<Vec<_>>())
     };
-    let (two_owners_ms, no_owner_ms) = owners(window, sightings);
-    let change = change_of_owner(window, active, sightings);
+    let owners = owners(window, active, sightings);
+    let stale = stale_frames(window, sightings);
     Figures {
         ipv4: family(false, &traffic.probes_v4),
         ipv6: family(true, &traffic.probes_v6),
-        two_owners_ms,
-        no_owner_ms,
-        takeover_ms: change
-            .as_ref()
-            .map(|change| millis(change.first_new - window.fault)),
-        stale_frames: change.as_ref().map_or(0, |change| change.stale_frames),
-        overlap_ms: change.as_ref().map_or(0.0, |change| {
-            millis(change.last_old.saturating_sub(change.first_new))
-        }),
+        two_owners_ms: owners.two_ms,
+        no_owner_ms: owners.none_ms,
+        takeover_ms: takeover(window, active, sightings),
+        role_changes: owners.changes,
+        stale_frames: stale.len(),
+        overlap_ms: match stale.as_slice() {
+            [first, .., last] => millis(last - first),
+            _ => 0.0,
+        },
         tap_missed: sightings.missed,
     }
 }
@@ -174,46 +181,78 @@ fn longest_silence(window: Window, arrivals: &[Nanos]) -> Nanos {
         .unwrap_or(0)
 }
 
-/// Milliseconds with two owners and with none: questions times their interval.
-fn owners(window: Window, sightings: &Sightings) -> (u64, u64) {
+struct Owners {
+    two_ms: u64,
+    none_ms: u64,
+    changes: usize,
+}
+
+/// Milliseconds with two owners and with none (questions times their interval), and how often the
+/// sole owner was another one than before.
+fn owners(window: Window, active: Gateway, sightings: &Sightings) -> Owners {
     let mut two = 0;
     let mut none = 0;
+    let mut changes = 0;
+    let mut owner = active;
     for (asked, by) in sightings.questions.iter().zip(sightings.answered()) {
-        if *asked >= window.from && *asked < window.to {
-            match by {
-                [true, true] => two += 1,
-                [false, false] => none += 1,
-                [true, false] | [false, true] => {}
+        if *asked < window.from || *asked >= window.to {
+            continue;
+        }
+        let sole = match by {
+            [true, true] => {
+                two += 1;
+                continue;
             }
+            [false, false] => {
+                none += 1;
+                continue;
+            }
+            [true, false] => Gateway::Gw1,
+            [false, true] => Gateway::Gw2,
+        };
+        if sole != owner {
+            changes += 1;
+            owner = sole;
         }
     }
     let interval_ms = QUESTION_INTERVAL / crate::clock::MILLISECOND;
-    (two * interval_ms, none * interval_ms)
+    Owners {
+        two_ms: two * interval_ms,
+        none_ms: none * interval_ms,
+        changes,
+    }
 }
 
-struct Change {
-    first_new: Nanos,
-    last_old: Nanos,
-    stale_frames: usize,
+/// From the fault to the first owner frame of the other gateway.
+fn takeover(window: Window, active: Gateway, sightings: &Sightings) -> Option<f64> {
+    let mut others = sightings.emissions.iter().filter(|emission| {
+        (window.fault..window.to).contains(&emission.at) && emission.gateway != active
+    });
+    others.next().map(|first| millis(first.at - window.fault))
 }
 
-fn change_of_owner(window: Window, active: Gateway, sightings: &Sightings) -> Option<Change> {
-    let in_window = || {
-        sightings
-            .emissions
-            .iter()
-            .filter(|emission| emission.at >= window.fault && emission.at < window.to)
-    };
-    let first_new = in_window().find(|emission| emission.gateway != active)?.at;
-    let stale: Vec<Nanos> = in_window()
-        .filter(|emission| emission.gateway == active && emission.at > first_new)
-        .map(|emission| emission.at)
+/// When frames were sent that only the other gateway had a right to: see
+/// [`Figures::stale_frames`]. Both sides of an overlap count.
+fn stale_frames(window: Window, sightings: &Sightings) -> Vec<Nanos> {
+    let emissions: Vec<_> = sightings
+        .emissions
+        .iter()
+        .filter(|emission| emission.at >= window.fault && emission.at < window.to)
         .collect();
-    Some(Change {
-        first_new,
-        last_old: stale.iter().copied().max().unwrap_or(0),
-        stale_frames: stale.len(),
-    })
+    let mut stale = Vec::new();
+    // When the gateway before this stretch of frames sent its last one.
+    let mut before: Option<Nanos> = None;
+    let mut stretches = emissions.chunk_by(|a, b| a.gateway == b.gateway).peekable();
+    while let Some(stretch) = stretches.next() {
+        let after = stretches.peek().and_then(|next| next.first());
+        if let (Some(before), Some(after)) = (before, after)
+            && after.at.saturating_sub(before) < SERVING_GAP
+        {
+            stale.extend(stretch.iter().map(|emission| emission.at));
+        }
+        before = stretch.last().map(|emission| emission.at);
+    }
+    stale
 }
 
 #[cfg(test)]
@@ -340,8 +379,44 @@ mod tests {
         };
         let figures = figures(WINDOW, Gateway::Gw1, &TrafficLog::default(), &sightings);
         assert_eq!((figures.two_owners_ms, figures.no_owner_ms), (10, 20));
-        assert_eq!(figures.stale_frames, 1);
+        assert_eq!(figures.stale_frames, 2);
+        assert_eq!(figures.role_changes, 1);
         assert!((figures.takeover_ms.unwrap() - 40.000_002).abs() < 1e-9);
         assert!((figures.overlap_ms - 4.999_999).abs() < 1e-9);
+    }
+
+    /// Goal: a burst of a resumed gateway is seen, and a planned way there and back is none.
+    #[test]
+    fn a_burst_of_the_old_active_is_stale_and_a_way_back_is_not() {
+        let emission = |ms: Nanos, gateway| Emission {
+            at: ms * MS,
+            gateway,
+            question: None,
+        };
+        let serves =
+            |range: std::ops::Range<Nanos>, gateway| range.map(move |n| emission(n, gateway));
+        let mut emissions: Vec<Emission> = serves(200..400, Gateway::Gw2).collect();
+        emissions.extend(serves(401..600, Gateway::Gw1));
+        emissions.extend(serves(601..1000, Gateway::Gw2));
+        let there_and_back = Sightings {
+            emissions: emissions.clone(),
+            ..Sightings::default()
+        };
+        let log = TrafficLog::default();
+        let judged = figures(WINDOW, Gateway::Gw1, &log, &there_and_back);
+        assert_eq!((judged.stale_frames, judged.overlap_ms), (0, 0.0));
+
+        emissions.extend((0..7).map(|n| Emission {
+            at: 800 * MS + n,
+            gateway: Gateway::Gw1,
+            question: None,
+        }));
+        emissions.sort_by_key(|emission| emission.at);
+        let burst = Sightings {
+            emissions,
+            ..Sightings::default()
+        };
+        let judged = figures(WINDOW, Gateway::Gw1, &log, &burst);
+        assert!((7..=8).contains(&judged.stale_frames), "{judged:?}");
     }
 }

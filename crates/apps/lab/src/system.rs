@@ -50,6 +50,15 @@ impl Scene {
             both => bail!("two gateways answer for the virtual address before the fault: {both:?}"),
         }
     }
+
+    /// The one who is the active before a fault. Of two owners, which is what some systems make of
+    /// a partition, it is the preferred one; the figures tell of the other.
+    pub(crate) fn owner(&self) -> Result<Gateway> {
+        match self.observer.owners_now().as_slice() {
+            [gateway, ..] => Ok(*gateway),
+            [] => bail!("no gateway answers for the virtual address before the fault"),
+        }
+    }
 }
 
 /// A pool of two gateways, however it is run.

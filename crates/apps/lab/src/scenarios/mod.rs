@@ -55,6 +55,21 @@ pub(crate) trait Scenario: Sync {
         None
     }
 
+    /// Whether connections have to survive it: not where all state is gone by the fault itself.
+    fn keeps_connections(&self) -> bool {
+        true
+    }
+
+    /// Whether it is of the few that `lab matrix --smoke` runs.
+    fn is_smoke(&self) -> bool {
+        false
+    }
+
+    /// Prepares the laboratory before the system starts in it.
+    fn furnish(&self, _stage: &mut Stage<'_>) -> Result<()> {
+        Ok(())
+    }
+
     /// Brings the pool from the start (gw1 active) to where the scenario begins; the traffic
     /// starts after this.
     fn prepare(&self, _stage: &mut Stage<'_>) -> Result<()> {

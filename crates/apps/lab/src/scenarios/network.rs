@@ -16,6 +16,10 @@ impl Scenario for Silent {
         "silent"
     }
 
+    fn is_smoke(&self) -> bool {
+        true
+    }
+
     fn about(&self) -> &'static str {
         "the switch drops every frame of the active; its links stay up"
     }
@@ -83,6 +87,10 @@ pub(super) struct Heal;
 impl Scenario for Heal {
     fn name(&self) -> &'static str {
         "heal"
+    }
+
+    fn is_smoke(&self) -> bool {
+        true
     }
 
     fn about(&self) -> &'static str {
