@@ -3,6 +3,7 @@
 mod load;
 mod manager;
 mod network;
+mod one_way;
 mod planned;
 mod processes;
 mod vnf;
@@ -83,13 +84,32 @@ pub(crate) trait Scenario: Sync {
     fn heal(&self, stage: &mut Stage<'_>, active: Gateway) -> Result<()>;
 }
 
-const ALL: [&dyn Scenario; 15] = [
+const ALL: &[&dyn Scenario] = &[
     &processes::Kill,
     &processes::Freeze,
     &network::Silent,
     &network::Link,
     &network::Partition,
     &network::Heal,
+    &network::HealPartition,
+    &one_way::Between::FROM_ALL,
+    &one_way::Between::TO_ALL,
+    &one_way::Between::FROM_INSIDE,
+    &one_way::Between::TO_INSIDE,
+    &one_way::Between::FROM_OUTSIDE,
+    &one_way::Between::TO_OUTSIDE,
+    &one_way::Between::FROM_LINK,
+    &one_way::Between::TO_LINK,
+    &one_way::Between::FROM_MANAGEMENT,
+    &one_way::Between::TO_MANAGEMENT,
+    &one_way::AtManager::FROM,
+    &one_way::AtManager::TO,
+    &one_way::Mute,
+    &one_way::Deaf,
+    &network::OneWire::LINK,
+    &network::OneWire::MANAGEMENT,
+    &network::StandbyLink,
+    &network::StandbySilent,
     &processes::Stop,
     &processes::AgentKill,
     &processes::AgentUpgrade,
@@ -103,7 +123,7 @@ const ALL: [&dyn Scenario; 15] = [
 
 /// All scenarios.
 pub(crate) fn all() -> &'static [&'static dyn Scenario] {
-    &ALL
+    ALL
 }
 
 /// The scenario of that name.
@@ -111,7 +131,8 @@ pub(crate) fn all() -> &'static [&'static dyn Scenario] {
 /// # Errors
 /// When there is none; the message lists those there are.
 pub(crate) fn by_name(name: &str) -> Result<&'static dyn Scenario> {
-    ALL.into_iter()
+    ALL.iter()
+        .copied()
         .find(|scenario| scenario.name() == name)
         .with_context(|| {
             let names: Vec<&str> = ALL.iter().map(|scenario| scenario.name()).collect();
