@@ -271,3 +271,32 @@ fn loss_in_one_direction_is_loss_in_one_direction() {
     scene.lab.mend().unwrap();
     assert_eq!(heard(), [true; 8]);
 }
+
+/// Goal: what is said to a gateway that stands still waits, and all of it is let in at the end.
+#[test]
+fn what_is_held_before_a_gateway_comes_in_at_once() {
+    let scene = Scene::build().unwrap();
+    set_addresses(&scene, Gateway::Gw1, "add");
+    scene.wait_owner(Gateway::Gw1, LIMIT).unwrap();
+    let traffic = Traffic::start(&scene.lab).unwrap();
+    traffic.wait_all_moved(clock::now(), LIMIT).unwrap();
+
+    scene.lab.set_held(Gateway::Gw1, true).unwrap();
+    wait_owners(&scene, &[]);
+    let held_from = clock::now();
+    pause(300);
+    let held_to = clock::now();
+    scene.lab.set_held(Gateway::Gw1, false).unwrap();
+    scene.wait_owner(Gateway::Gw1, LIMIT).unwrap();
+    let log = traffic.log();
+    let held = log
+        .probes_v4
+        .iter()
+        .filter(|probe| (held_from..held_to).contains(&probe.sent));
+    let (all, late) = held.fold((0, 0), |(all, late), probe| {
+        (all + 1, late + usize::from(probe.back >= held_to))
+    });
+    assert!(late > 0 && late * 10 > all * 9, "{late} of {all}");
+    scene.lab.mend().unwrap();
+    traffic.wait_all_moved(clock::now(), LIMIT).unwrap();
+}

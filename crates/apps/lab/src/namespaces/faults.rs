@@ -1,13 +1,15 @@
 //! The faults of a laboratory's network. Each happens in one system call a port.
 
+use std::process::Command;
 use std::sync::atomic::Ordering;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 
 use super::lab::{Lab, write_sysctls};
 use super::rtnl::interface_index;
 use super::{Gateway, Namespace};
 use crate::clock;
+use crate::command;
 
 /// The text for `nft -f -` in the switch. Loss in one direction goes by the groups of the ports,
 /// since a group is set at one moment and a rule is not.
@@ -21,6 +23,10 @@ table bridge faults {
     }
 }
 ";
+/// Nothing leaves such a queue: after the first frames, a bit a second does. It holds some ten
+/// thousand frames.
+const STANDSTILL: &str = "rate 8bit burst 1600 limit 4000000";
+const AT_ONCE: &str = "rate 10gbit burst 4000000 limit 4000000";
 const UNTOUCHED: u32 = 0;
 /// Frames from a port of this group to one of the next vanish.
 const LOST_FROM: u32 = 71;
@@ -107,6 +113,7 @@ impl Lab {
             self.set_group(port, UNTOUCHED)?;
         }
         for gateway in Gateway::BOTH {
+            self.forget_held(gateway);
             self.set_cut(gateway, false)?;
             self.set_lans_up(gateway, true)?;
             self.set_forwarding(gateway, true)?;
@@ -149,6 +156,70 @@ impl Lab {
     pub(crate) fn make_deaf(&self, gateway: Gateway) -> Result<()> {
         let mut ports = self.ports[gateway.index()].all().into_iter();
         ports.try_for_each(|port| self.set_group(port, DEAF))
+    }
+
+    /// Keeps what is said to a gateway waiting in front of its ports, as in the receive queues of a
+    /// machine that stands still; then lets all of it in at once.
+    pub(crate) fn set_held(&self, gateway: Gateway, held: bool) -> Result<()> {
+        let batch = ["in", "out", "link", "mg"].map(|wire| {
+            let port = format!("{wire}-{gateway}");
+            if held {
+                format!("qdisc add dev {port} root tbf {STANDSTILL}\n")
+            } else {
+                format!("qdisc change dev {port} root tbf {AT_ONCE}\n")
+            }
+        });
+        self.shape(&batch.concat())
+    }
+
+    /// Takes the queues of [`Lab::set_held`] away; there may be none.
+    fn forget_held(&self, gateway: Gateway) {
+        let batch = ["in", "out", "link", "mg"]
+            .map(|wire| format!("qdisc del dev {wire}-{gateway} root\n"));
+        // Where nothing was held there is nothing to take away.
+        let _absent = self.shape(&batch.concat());
+    }
+
+    fn shape(&self, batch: &str) -> Result<()> {
+        let switch = self.namespace("switch")?.name();
+        let arguments = ["-force", "-n", switch, "-batch", "-"];
+        command::run("tc", &arguments, batch).context("queueing at the switch")?;
+        Ok(())
+    }
+
+    /// Takes from a gateway's kernel what a machine loses when it boots: connections and virtual
+    /// devices.
+    pub(crate) fn forget_kernel_state(&self, gateway: Gateway) -> Result<()> {
+        let namespace = self.namespace(gateway.name())?;
+        namespace
+            .run(|| command::run("conntrack", &["-F"], ""))
+            .context("forgetting a gateway's connections")?;
+        let devices = ["vp11v4", "vp11v6", "vp12v4", "vp12v6"];
+        let batch = devices.map(|device| format!("link del {device}\n"));
+        let mut delete = Command::new("ip");
+        delete.args(["-force", "-n", namespace.name(), "-batch", "-"]);
+        // Not every system has made them.
+        command::run_command(&mut delete, &batch.concat())?;
+        Ok(())
+    }
+
+    /// Frames that have come in at a gateway from its peer and the manager, in bytes.
+    pub(crate) fn bytes_heard(&self, gateway: Gateway) -> Result<u64> {
+        let table = self.namespace(gateway.name())?.run(|| {
+            std::fs::read_to_string("/proc/thread-self/net/dev")
+                .context("reading interface counters")
+        })?;
+        let of = |line: &str| {
+            let (name, counters) = line.split_once(':')?;
+            let is_ours = matches!(name.trim(), "link" | "mgmt");
+            counters
+                .split_whitespace()
+                .next()?
+                .parse::<u64>()
+                .ok()
+                .filter(|_| is_ours)
+        };
+        Ok(table.lines().filter_map(of).sum())
     }
 
     /// Cuts a wire for both gateways, or mends that; every carrier stays.

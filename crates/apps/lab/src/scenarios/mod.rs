@@ -6,6 +6,7 @@ mod network;
 mod one_way;
 mod planned;
 mod processes;
+mod resume;
 mod vnf;
 
 use std::time::Duration;
@@ -87,6 +88,10 @@ pub(crate) trait Scenario: Sync {
 const ALL: &[&dyn Scenario] = &[
     &processes::Kill,
     &processes::Freeze,
+    &resume::Resume::AGENT,
+    &resume::Resume::HALF_SECOND,
+    &resume::Resume::SECONDS,
+    &resume::Resume::MINUTE,
     &network::Silent,
     &network::Link,
     &network::Partition,
