@@ -1,5 +1,6 @@
 //! The faults and planned changes that a pool is put through, one struct each.
 
+mod bulk;
 mod load;
 mod manager;
 mod network;
@@ -123,6 +124,8 @@ const ALL: &[&dyn Scenario] = &[
     &manager::ManagerKill,
     &manager::QuorumLoss,
     &vnf::VnfFail,
+    &bulk::BulkKill::STANDBY,
+    &bulk::BulkKill::ACTIVE,
     &load::Load,
 ];
 
