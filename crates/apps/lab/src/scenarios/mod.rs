@@ -7,6 +7,7 @@ mod network;
 mod one_way;
 mod planned;
 mod processes;
+mod reboot;
 mod resume;
 mod vnf;
 
@@ -126,6 +127,7 @@ const ALL: &[&dyn Scenario] = &[
     &vnf::VnfFail,
     &bulk::BulkKill::STANDBY,
     &bulk::BulkKill::ACTIVE,
+    &reboot::BothReboot,
     &load::Load,
 ];
 
