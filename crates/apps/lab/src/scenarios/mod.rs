@@ -1,6 +1,7 @@
 //! The faults and planned changes that a pool is put through, one struct each.
 
 mod bulk;
+mod flap;
 mod load;
 mod manager;
 mod network;
@@ -128,6 +129,7 @@ const ALL: &[&dyn Scenario] = &[
     &bulk::BulkKill::STANDBY,
     &bulk::BulkKill::ACTIVE,
     &reboot::BothReboot,
+    &flap::Flap,
     &load::Load,
 ];
 
