@@ -10,6 +10,7 @@ mod planned;
 mod processes;
 mod reboot;
 mod resume;
+mod two_box;
 mod vnf;
 
 use std::time::Duration;
@@ -125,6 +126,10 @@ const ALL: &[&dyn Scenario] = &[
     &planned::Switchback,
     &manager::ManagerKill,
     &manager::QuorumLoss,
+    &two_box::TwoBox::ACTIVE_ALONE,
+    &two_box::TwoBox::ACTIVE_WITH_MANAGER,
+    &two_box::TwoBox::STANDBY_ALONE,
+    &two_box::TwoBox::STANDBY_WITH_MANAGER,
     &vnf::VnfFail,
     &bulk::BulkKill::STANDBY,
     &bulk::BulkKill::ACTIVE,

@@ -29,6 +29,8 @@ const OWNER_LIMIT: Duration = Duration::from_secs(2);
 const STOP_LIMIT: Duration = Duration::from_secs(5);
 /// Where `element join` takes its token from.
 const TOKEN_VARIABLE: &str = "VNFPOOL_TOKEN";
+/// At which step of a failover a manager kills itself.
+const CRASH_VARIABLE: &str = "VNFPOOL_CRASH_AT";
 /// The program to test instead of the running one.
 const BINARY_VARIABLE: &str = "VNFPOOL_BIN";
 
@@ -83,6 +85,8 @@ impl Profile {
 pub(crate) struct Vnfpool {
     program: PathBuf,
     profile: Profile,
+    /// The host that the manager runs on.
+    manager_host: &'static str,
     manager: Option<Daemon>,
     elements: [Option<Daemon>; 2],
 }
@@ -101,6 +105,7 @@ impl Vnfpool {
         Ok(Self {
             program,
             profile,
+            manager_host: "manager",
             manager: None,
             elements: [None, None],
         })
@@ -116,7 +121,7 @@ impl Vnfpool {
             .to_string();
         let mut all = arguments.to_vec();
         all.extend(["--admin", &admin]);
-        lab.namespace("manager")?
+        lab.namespace(self.manager_host)?
             .run(|| command::run(&program, &all, ""))
     }
 
@@ -141,7 +146,12 @@ impl Vnfpool {
                 }
             }
         });
-        waited.with_context(|| format!("the pool is not ready: {last}{}", complaints(lab)))
+        waited.with_context(|| {
+            format!(
+                "the pool is not ready: {last}{}",
+                complaints(lab, self.manager_host)
+            )
+        })
     }
 
     /// A daemon that has ended by itself is an error of its own, with its last words.
@@ -154,19 +164,22 @@ impl Vnfpool {
                 self.elements[gateway.index()].as_ref(),
             )?;
         }
-        check(lab, "manager", "manager", self.manager.as_ref())
+        check(lab, self.manager_host, "manager", self.manager.as_ref())
     }
 
-    fn start_manager(&mut self, lab: &Lab) -> Result<()> {
+    fn start_manager(&mut self, lab: &Lab, crash_at: Option<&str>) -> Result<()> {
         let mut command = Command::new(&self.program);
         command
             .args(["manager", "run", "--dir"])
             .arg(lab.directory().join("manager"));
-        self.manager = Some(Daemon::start(lab, "manager", "manager", command)?);
+        if let Some(step) = crash_at {
+            command.env(CRASH_VARIABLE, step);
+        }
+        self.manager = Some(Daemon::start(lab, self.manager_host, "manager", command)?);
         let mut last = None;
         let answered = signals::wait_for("the manager to answer", READY_LIMIT, || {
             // Only the manager: an element may be stopped on purpose just now.
-            check(lab, "manager", "manager", self.manager.as_ref())?;
+            check(lab, self.manager_host, "manager", self.manager.as_ref())?;
             match self.operate(lab, &["status", "--json"]) {
                 Ok(_) => Ok(Some(())),
                 Err(error) => {
@@ -226,7 +239,7 @@ impl Vnfpool {
     fn start_missing(&mut self, lab: &Lab) -> Result<()> {
         if !self.manager.as_ref().is_some_and(Daemon::is_alive) {
             self.manager = None;
-            self.start_manager(lab)?;
+            self.start_manager(lab, None)?;
         }
         for gateway in Gateway::BOTH {
             let element = &self.elements[gateway.index()];
@@ -258,6 +271,40 @@ impl System for Vnfpool {
         self.profile.heartbeat()
     }
 
+    fn put_manager_on(&mut self, scene: &Scene, gateway: Gateway) -> Result<()> {
+        let address = format!("{MANAGER_ADDRESS}/24");
+        for (host, verb) in [("manager", "del"), (gateway.name(), "add")] {
+            let namespace = scene.lab.namespace(host)?.name();
+            let arguments = ["-n", namespace, "addr", verb, &address, "dev", "mgmt"];
+            command::run("ip", &arguments, "").context("moving the manager's address")?;
+        }
+        self.manager_host = gateway.name();
+        Ok(())
+    }
+
+    fn store(&self, scene: &Scene) -> Result<PathBuf> {
+        Ok(scene.lab.directory().join("manager/store"))
+    }
+
+    fn store_threads(&mut self) -> Vec<i32> {
+        let named_store = |task: &Path| {
+            fs::read_to_string(task.join("comm")).is_ok_and(|name| name.trim() == "store")
+        };
+        let of = |process: &ProcessMark| {
+            let tasks = fs::read_dir(format!("/proc/{}/task", process.pid));
+            let tasks = tasks
+                .into_iter()
+                .flatten()
+                .flatten()
+                .map(|task| task.path());
+            let named = tasks.filter(|task| named_store(task));
+            named
+                .filter_map(|task| task.file_name()?.to_str()?.parse().ok())
+                .collect::<Vec<i32>>()
+        };
+        self.manager_processes().iter().flat_map(of).collect()
+    }
+
     fn start(&mut self, scene: &Scene) -> Result<()> {
         let lab = &scene.lab;
         let program = self.program.display().to_string();
@@ -272,10 +319,10 @@ impl System for Vnfpool {
             "--address",
             MANAGER_ADDRESS,
         ];
-        lab.namespace("manager")?
+        lab.namespace(self.manager_host)?
             .run(|| command::run(&program, &arguments, ""))
             .context("setting up the manager's directory and certificates")?;
-        self.start_manager(lab)?;
+        self.start_manager(lab, None)?;
         let pool = lab.directory().join("pool.toml");
         fs::write(&pool, files::pool(self.profile))
             .with_context(|| format!("writing {}", pool.display()))?;
@@ -349,7 +396,13 @@ impl System for Vnfpool {
     }
 
     fn restart_manager(&mut self, scene: &Scene) -> Result<()> {
-        self.start_manager(&scene.lab)
+        self.start_manager(&scene.lab, None)
+    }
+
+    fn crash_at(&mut self, scene: &Scene, step: &'static str) -> Result<()> {
+        self.kill_manager()?;
+        self.start_manager(&scene.lab, Some(step))?;
+        self.wait_ready(scene).map(drop)
     }
 
     fn reset(&mut self, scene: &Scene) -> Result<()> {
@@ -396,8 +449,9 @@ fn check(lab: &Lab, host: &str, what: &str, daemon: Option<&Daemon>) -> Result<(
 }
 
 /// The newest warning or error in each daemon's log, for the message of a failure.
-fn complaints(lab: &Lab) -> String {
-    let logs = ["manager-manager.log", "gw1-element.log", "gw2-element.log"];
+fn complaints(lab: &Lab, manager_host: &str) -> String {
+    let manager = format!("{manager_host}-manager.log");
+    let logs = [manager.as_str(), "gw1-element.log", "gw2-element.log"];
     logs.into_iter().fold(String::new(), |mut text, log| {
         let written = fs::read_to_string(lab.directory().join(log)).unwrap_or_default();
         let is_complaint = |line: &&str| line.contains(" ERROR ") || line.contains(" WARN ");
