@@ -27,6 +27,8 @@ pub struct Lab {
     /// The manager's only port.
     pub(super) manager_port: u32,
     pub(super) lan_interfaces: [[u32; 2]; 2],
+    /// Set for every daemon that starts on a host: host, name, value.
+    variables: Mutex<Vec<(&'static str, String, String)>>,
     /// When the ports of a gateway were cut off, 0 while they are not.
     pub(super) cut_since: Arc<[AtomicU64; 2]>,
 }
@@ -84,6 +86,7 @@ impl Lab {
             kept: false,
             processes: Vec::new(),
             pins: Vec::new(),
+            scratch: Vec::new(),
             is_over: false,
         };
         // On disk before the first namespace exists: an interruption leaves no orphans.
@@ -125,6 +128,7 @@ impl Lab {
                 [interface_index(gw1, "in")?, interface_index(gw1, "out")?],
                 [interface_index(gw2, "in")?, interface_index(gw2, "out")?],
             ],
+            variables: Mutex::default(),
             cut_since: Arc::new([AtomicU64::new(0), AtomicU64::new(0)]),
             id,
             directory,
@@ -156,6 +160,37 @@ impl Lab {
     /// When there is no such host.
     pub fn namespace(&self, host: &str) -> Result<&Namespace> {
         find(&self.namespaces, host)
+    }
+
+    /// A directory on the machine's disk; it goes with the laboratory, whose own is in memory.
+    pub(crate) fn scratch(&self) -> Result<PathBuf> {
+        let path = Record::scratch(&self.id);
+        let mut record = self.record();
+        record.scratch.push(path.clone());
+        record.save()?;
+        std::fs::create_dir_all(&path).with_context(|| format!("making {}", path.display()))?;
+        Ok(path)
+    }
+
+    /// Sets a variable for every daemon that starts on a host from now on, whoever's it is.
+    pub(crate) fn set_variable(&self, host: &'static str, name: &str, value: &str) {
+        let mut variables = self
+            .variables
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        variables.push((host, name.to_owned(), value.to_owned()));
+    }
+
+    /// The variables of a host: names and values.
+    pub(crate) fn variables(&self, host: &str) -> Vec<(String, String)> {
+        let variables = self
+            .variables
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let of_host = variables.iter().filter(|(of, ..)| *of == host);
+        of_host
+            .map(|(_, name, value)| (name.clone(), value.clone()))
+            .collect()
     }
 
     /// Leaves the laboratory up when it is dropped; a later run or `lab clean` removes it.

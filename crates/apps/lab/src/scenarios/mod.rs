@@ -1,6 +1,7 @@
 //! The faults and planned changes that a pool is put through, one struct each.
 
 mod bulk;
+mod disk;
 mod flap;
 mod load;
 mod manager;
@@ -140,7 +141,13 @@ const ALL: &[&dyn Scenario] = &[
     &bulk::BulkKill::ACTIVE,
     &reboot::BothReboot,
     &flap::Flap,
-    &load::Load,
+    &disk::Disk::FULL,
+    &disk::Disk::ERROR,
+    &disk::Disk::SLOW,
+    &load::Load::PROCESSOR,
+    &load::Load::MEMORY,
+    &load::Load::DISK,
+    &load::LoadKill,
 ];
 
 /// All scenarios.
