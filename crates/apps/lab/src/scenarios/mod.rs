@@ -1,6 +1,7 @@
 //! The faults and planned changes that a pool is put through, one struct each.
 
 mod bulk;
+mod clocks;
 mod disk;
 mod flap;
 mod load;
@@ -144,6 +145,7 @@ const ALL: &[&dyn Scenario] = &[
     &disk::Disk::FULL,
     &disk::Disk::ERROR,
     &disk::Disk::SLOW,
+    &clocks::ClockSteps,
     &load::Load::PROCESSOR,
     &load::Load::MEMORY,
     &load::Load::DISK,
