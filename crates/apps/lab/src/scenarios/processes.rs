@@ -15,10 +15,6 @@ impl Scenario for Kill {
         "kill"
     }
 
-    fn is_smoke(&self) -> bool {
-        true
-    }
-
     fn about(&self) -> &'static str {
         "kill -9 of every process of the active"
     }
