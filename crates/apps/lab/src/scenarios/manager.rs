@@ -127,7 +127,9 @@ impl Scenario for Crash {
     }
 
     fn prepare(&self, stage: &mut Stage<'_>) -> Result<()> {
-        stage.system.crash_at(stage.scene, self.step)
+        stage.system.crash_at(stage.scene, self.step)?;
+        // A failover seldom meets a manager that has just started.
+        signals::sleep(SETTLED)
     }
 
     fn inject(&self, stage: &mut Stage<'_>, active: Gateway) -> Result<Injection> {
@@ -148,6 +150,8 @@ impl Scenario for Crash {
     }
 }
 
+/// Whoever has just connected is given time before silence counts.
+const SETTLED: Duration = Duration::from_secs(3);
 /// A failover is over within this, even where it has to wait for a manager lease.
 const CRASH_LIMIT: Duration = Duration::from_secs(5);
 const CRASH_WINDOW: Duration = Duration::from_secs(4);
