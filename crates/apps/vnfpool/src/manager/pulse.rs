@@ -263,10 +263,10 @@ impl Thread {
 
     /// The vote of a successor is the first step of a failover.
     fn note_failover(&self, from: NodeId, slot: SlotId, message: &Message) {
-        let active = self.slots.get(&slot).and_then(|r| r.machine.active());
+        let active = || self.slots.get(&slot).and_then(|r| r.machine.active());
         if let Message::Split(vote) = message
             && vote.able
-            && active.is_some_and(|active| active.node != from)
+            && active().is_some_and(|active| active.node != from)
         {
             crash::failover_begins();
             crash::point(Step::VoteReceived);

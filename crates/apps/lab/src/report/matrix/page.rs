@@ -32,7 +32,7 @@ pub(crate) fn matrix_page(report: &MatrixReport) -> String {
     let _infallible = write!(
         html,
         "<section><div class=\"scroll\"><table class=\"matrix\"><thead><tr><th>scenario</th>\
-         <th>system</th>{heads}</tr></thead><tbody>"
+         <th class=\"system\">system</th>{heads}</tr></thead><tbody>"
     );
     for row in &report.rows {
         page_row(&mut html, row);
@@ -77,7 +77,7 @@ fn page_row(html: &mut String, row: &MatrixRow) {
             }
             html.push_str("</td>");
         }
-        let _infallible = write!(html, "<td>{system}</td>");
+        let _infallible = write!(html, "<td class=\"system\">{system}</td>");
         match note(outcome) {
             Some(note) => {
                 let columns = COLUMNS.len();
