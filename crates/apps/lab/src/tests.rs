@@ -284,7 +284,7 @@ fn what_is_held_before_a_gateway_comes_in_at_once() {
     scene.lab.set_held(Gateway::Gw1, true).unwrap();
     wait_owners(&scene, &[]);
     let held_from = clock::now();
-    pause(300);
+    pause(100);
     let held_to = clock::now();
     scene.lab.set_held(Gateway::Gw1, false).unwrap();
     scene.wait_owner(Gateway::Gw1, LIMIT).unwrap();
@@ -293,10 +293,15 @@ fn what_is_held_before_a_gateway_comes_in_at_once() {
         .probes_v4
         .iter()
         .filter(|probe| (held_from..held_to).contains(&probe.sent));
-    let (all, late) = held.fold((0, 0), |(all, late), probe| {
-        (all + 1, late + usize::from(probe.back >= held_to))
-    });
-    assert!(late > 0 && late * 10 > all * 9, "{late} of {all}");
+    let held: Vec<_> = held.collect();
+    let late = held.iter().filter(|probe| probe.back >= held_to).count();
+    let early = held.iter().filter(|probe| probe.back != 0).count() - late;
+    // The server's socket may be too small for all of them at once.
+    assert!(
+        early == 0 && late * 2 > held.len(),
+        "{early}, {late} of {}",
+        held.len()
+    );
     scene.lab.mend().unwrap();
     traffic.wait_all_moved(clock::now(), LIMIT).unwrap();
 }
