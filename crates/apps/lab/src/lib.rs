@@ -13,6 +13,7 @@ mod bench;
 mod clock;
 mod command;
 mod demo;
+mod matrix;
 mod measure;
 mod namespaces;
 mod observe;
@@ -35,6 +36,7 @@ use anyhow::{Context as _, Result};
 
 pub use bench::{BenchOptions, bench};
 pub use demo::{DemoOptions, demo};
+pub use matrix::{MatrixOptions, matrix};
 pub use measure::{FamilyFigures, Figures};
 pub use namespaces::{
     Gateway, Lab, Namespace, SERVER_V4, SERVER_V6, Stale, TABLE, VIP_INSIDE_V4, VIP_INSIDE_V6,
@@ -52,7 +54,7 @@ pub use vnfpool::{Profile, element_file};
 /// When `output` cannot be written to.
 pub fn lab_list(output: &mut dyn Write) -> Result<()> {
     for scenario in scenarios::all() {
-        writeln!(output, "{:<13} {}", scenario.name(), scenario.about())
+        writeln!(output, "{:<22} {}", scenario.name(), scenario.about())
             .context("writing the list")?;
     }
     Ok(())

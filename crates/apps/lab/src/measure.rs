@@ -10,6 +10,10 @@ use crate::traffic::{ConnectionLog, PROBE_INTERVAL, Probe, TrafficLog};
 /// A probe that comes back later than this is as good as lost to whoever waits for it.
 const ANSWER_LIMIT: Nanos = 1_000_000_000;
 
+/// Who serves is asked each 5 ms and forwards a probe each millisecond: between two frames of its
+/// own that are closer than this, a gateway has served.
+const SERVING_GAP: Nanos = 50 * crate::clock::MILLISECOND;
+
 /// The time that one fault is judged over.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Window {
@@ -53,9 +57,12 @@ pub struct Figures {
     pub no_owner_ms: u64,
     /// From the fault to the first owner frame of the other gateway, if there was one.
     pub takeover_ms: Option<f64>,
-    /// Owner frames of the old active after the first one of the new.
+    /// How often the answers moved from one gateway to the other.
+    pub role_changes: usize,
+    /// Owner frames of one gateway between two of the other that are less than 50 ms apart: sent
+    /// while the other one served.
     pub stale_frames: usize,
-    /// From the first owner frame of the new active to the last one of the old, in ms.
+    /// From the first stale frame to the last, in ms.
     pub overlap_ms: f64,
     /// Frames the tap missed; not 0 makes the ownership figures a lower bound.
     pub tap_missed: u64,
@@ -75,20 +82,20 @@ pub(crate) fn figures(
             .filter(|connection| connection.is_ipv6 == is_ipv6);
         family_figures(window, probes, &connections.collect::<Vec<_>>())
     };
-    let (two_owners_ms, no_owner_ms) = owners(window, sightings);
-    let change = change_of_owner(window, active, sightings);
+    let owners = owners(window, active, sightings);
+    let stale = stale_frames(window, sightings);
     Figures {
         ipv4: family(false, &traffic.probes_v4),
         ipv6: family(true, &traffic.probes_v6),
-        two_owners_ms,
-        no_owner_ms,
-        takeover_ms: change
-            .as_ref()
-            .map(|change| millis(change.first_new - window.fault)),
-        stale_frames: change.as_ref().map_or(0, |change| change.stale_frames),
-        overlap_ms: change.as_ref().map_or(0.0, |change| {
-            millis(change.last_old.saturating_sub(change.first_new))
-        }),
+        two_owners_ms: owners.two_ms,
+        no_owner_ms: owners.none_ms,
+        takeover_ms: takeover(window, active, sightings),
+        role_changes: owners.changes,
+        stale_frames: stale.len(),
+        overlap_ms: match stale.as_slice() {
+            [first, .., last] => millis(last - first),
+            _ => 0.0,
+        },
         tap_missed: sightings.missed,
     }
 }
@@ -174,174 +181,79 @@ fn longest_silence(window: Window, arrivals: &[Nanos]) -> Nanos {
         .unwrap_or(0)
 }
 
-/// Milliseconds with two owners and with none: questions times their interval.
-fn owners(window: Window, sightings: &Sightings) -> (u64, u64) {
+struct Owners {
+    two_ms: u64,
+    none_ms: u64,
+    changes: usize,
+}
+
+/// Milliseconds with two owners and with none (questions times their interval), and how often the
+/// sole owner was another one than before.
+fn owners(window: Window, active: Gateway, sightings: &Sightings) -> Owners {
     let mut two = 0;
     let mut none = 0;
+    let mut changes = 0;
+    let mut owner = active;
     for (asked, by) in sightings.questions.iter().zip(sightings.answered()) {
-        if *asked >= window.from && *asked < window.to {
-            match by {
-                [true, true] => two += 1,
-                [false, false] => none += 1,
-                [true, false] | [false, true] => {}
+        if *asked < window.from || *asked >= window.to {
+            continue;
+        }
+        let sole = match by {
+            [true, true] => {
+                two += 1;
+                continue;
             }
+            [false, false] => {
+                none += 1;
+                continue;
+            }
+            [true, false] => Gateway::Gw1,
+            [false, true] => Gateway::Gw2,
+        };
+        if sole != owner {
+            changes += 1;
+            owner = sole;
         }
     }
     let interval_ms = QUESTION_INTERVAL / crate::clock::MILLISECOND;
-    (two * interval_ms, none * interval_ms)
+    Owners {
+        two_ms: two * interval_ms,
+        none_ms: none * interval_ms,
+        changes,
+    }
 }
 
-struct Change {
-    first_new: Nanos,
-    last_old: Nanos,
-    stale_frames: usize,
+/// From the fault to the first owner frame of the other gateway.
+fn takeover(window: Window, active: Gateway, sightings: &Sightings) -> Option<f64> {
+    let mut others = sightings.emissions.iter().filter(|emission| {
+        (window.fault..window.to).contains(&emission.at) && emission.gateway != active
+    });
+    others.next().map(|first| millis(first.at - window.fault))
 }
 
-fn change_of_owner(window: Window, active: Gateway, sightings: &Sightings) -> Option<Change> {
-    let in_window = || {
-        sightings
-            .emissions
-            .iter()
-            .filter(|emission| emission.at >= window.fault && emission.at < window.to)
-    };
-    let first_new = in_window().find(|emission| emission.gateway != active)?.at;
-    let stale: Vec<Nanos> = in_window()
-        .filter(|emission| emission.gateway == active && emission.at > first_new)
-        .map(|emission| emission.at)
+/// When frames were sent that only the other gateway had a right to: see
+/// [`Figures::stale_frames`]. Both sides of an overlap count.
+fn stale_frames(window: Window, sightings: &Sightings) -> Vec<Nanos> {
+    let emissions: Vec<_> = sightings
+        .emissions
+        .iter()
+        .filter(|emission| emission.at >= window.fault && emission.at < window.to)
         .collect();
-    Some(Change {
-        first_new,
-        last_old: stale.iter().copied().max().unwrap_or(0),
-        stale_frames: stale.len(),
-    })
+    let mut stale = Vec::new();
+    // When the gateway before this stretch of frames sent its last one.
+    let mut before: Option<Nanos> = None;
+    let mut stretches = emissions.chunk_by(|a, b| a.gateway == b.gateway).peekable();
+    while let Some(stretch) = stretches.next() {
+        let after = stretches.peek().and_then(|next| next.first());
+        if let (Some(before), Some(after)) = (before, after)
+            && after.at.saturating_sub(before) < SERVING_GAP
+        {
+            stale.extend(stretch.iter().map(|emission| emission.at));
+        }
+        before = stretch.last().map(|emission| emission.at);
+    }
+    stale
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::clock::MILLISECOND;
-    use crate::observe::Emission;
-
-    const MS: Nanos = MILLISECOND;
-    const WINDOW: Window = Window {
-        from: 100 * MS,
-        fault: 200 * MS,
-        to: 1000 * MS,
-    };
-
-    fn probes(lost: impl Fn(Nanos) -> bool) -> Vec<Probe> {
-        (0..1100)
-            .map(|n| Probe {
-                sent: n * MS,
-                back: if lost(n) { 0 } else { n * MS + 50_000 },
-            })
-            .collect()
-    }
-
-    fn connection(arrivals: Vec<Nanos>) -> ConnectionLog {
-        ConnectionLog {
-            is_ipv6: false,
-            arrivals,
-            ended: None,
-        }
-    }
-
-    #[test]
-    fn the_outage_is_the_longest_run_by_send_time() {
-        let log = TrafficLog {
-            // 43 in a row, 5 alone, and some before the window that do not count.
-            probes_v4: probes(|n| n < 50 || (201..244).contains(&n) || (300..305).contains(&n)),
-            ..TrafficLog::default()
-        };
-        let figures = figures(WINDOW, Gateway::Gw1, &log, &Sightings::default());
-        assert!((figures.ipv4.outage_ms - 43.0).abs() < 1e-9);
-        assert_eq!(figures.ipv4.probes_lost, 48);
-        assert_eq!(figures.ipv4.probes_sent, 900);
-    }
-
-    #[test]
-    fn an_outage_that_does_not_end_lasts_to_the_end_of_the_window() {
-        let log = TrafficLog {
-            probes_v4: probes(|n| n >= 250),
-            ..TrafficLog::default()
-        };
-        let figures = figures(WINDOW, Gateway::Gw1, &log, &Sightings::default());
-        assert!((figures.ipv4.outage_ms - 750.0).abs() < 1e-9);
-    }
-
-    #[test]
-    fn a_pause_of_the_probe_is_shown_and_is_no_outage() {
-        let mut all = probes(|n| (201..231).contains(&n));
-        all.retain(|probe| !(231 * MS..281 * MS).contains(&probe.sent));
-        let log = TrafficLog {
-            probes_v4: all,
-            ..TrafficLog::default()
-        };
-        let figures = figures(WINDOW, Gateway::Gw1, &log, &Sightings::default());
-        assert!((figures.ipv4.outage_ms - 30.0).abs() < 1e-9);
-        assert!((figures.ipv4.probe_pause_ms - 51.0).abs() < 1e-9);
-    }
-
-    #[test]
-    fn an_answer_after_a_second_is_a_loss() {
-        let mut all = probes(|_| false);
-        all[500].back = all[500].sent + ANSWER_LIMIT + 1;
-        all[501].back = all[501].sent + ANSWER_LIMIT;
-        let log = TrafficLog {
-            probes_v4: all,
-            ..TrafficLog::default()
-        };
-        let figures = figures(WINDOW, Gateway::Gw1, &log, &Sightings::default());
-        assert_eq!(figures.ipv4.probes_lost, 1);
-    }
-
-    #[test]
-    fn alive_is_who_moved_data_before_the_fault_and_after_the_window() {
-        let every_20_ms = |until: Nanos| (0..until / 20).map(|n| n * 20 * MS).collect::<Vec<_>>();
-        let mut reset = connection(every_20_ms(1100));
-        reset.ended = Some((1050 * MS, "connection reset".to_owned()));
-        let mut stalled = every_20_ms(1200);
-        stalled.retain(|at| !(210 * MS..410 * MS).contains(at));
-        let log = TrafficLog {
-            connections: vec![
-                connection(stalled),
-                connection(every_20_ms(900)),
-                connection(vec![500 * MS, 1100 * MS]),
-                reset,
-            ],
-            ..TrafficLog::default()
-        };
-        let figures = figures(WINDOW, Gateway::Gw1, &log, &Sightings::default());
-        assert_eq!((figures.ipv4.tcp_alive, figures.ipv4.tcp_total), (1, 4));
-        assert!((figures.ipv4.tcp_stall_ms - 220.0).abs() < 1e-9);
-    }
-
-    #[test]
-    fn two_owners_and_none_are_counted_by_question() {
-        let questions: Vec<Nanos> = (0..200).map(|n| n * 5 * MS).collect();
-        let emission = |question: u32, gateway, late: Nanos| Emission {
-            at: Nanos::from(question) * 5 * MS + late,
-            gateway,
-            question: Some(question),
-        };
-        let mut emissions = Vec::new();
-        // gw1 answers until 250 ms and gw2 from 240 ms; from 300 to 320 ms nobody does.
-        emissions.extend((0..50).map(|n| emission(n, Gateway::Gw1, 1)));
-        emissions.extend(
-            (48..200)
-                .filter(|n| !(60..64).contains(n))
-                .map(|n| emission(n, Gateway::Gw2, 2)),
-        );
-        emissions.sort_by_key(|emission| emission.at);
-        let sightings = Sightings {
-            questions,
-            emissions,
-            missed: 0,
-        };
-        let figures = figures(WINDOW, Gateway::Gw1, &TrafficLog::default(), &sightings);
-        assert_eq!((figures.two_owners_ms, figures.no_owner_ms), (10, 20));
-        assert_eq!(figures.stale_frames, 1);
-        assert!((figures.takeover_ms.unwrap() - 40.000_002).abs() < 1e-9);
-        assert!((figures.overlap_ms - 4.999_999).abs() < 1e-9);
-    }
-}
+mod tests;

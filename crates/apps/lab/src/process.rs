@@ -38,6 +38,7 @@ impl Daemon {
         let errors = output.try_clone().context("sharing a log file")?;
         let child = lab.namespace(host)?.run(|| {
             command
+                .envs(lab.variables(host))
                 .stdin(Stdio::null())
                 .stdout(output)
                 .stderr(errors)

@@ -74,12 +74,11 @@ pub fn lab_run(
     if options.runs == 0 {
         bail!("--runs must be at least 1");
     }
-    let mut systems: Vec<Make> = Vec::new();
+    let mut contenders = Vec::new();
     if options.own {
-        let profile = options.profile;
-        systems.push(Box::new(move || Ok(Box::new(Vnfpool::new(profile)?))));
+        contenders.push(Contender::Own(options.profile));
     }
-    for Rival::Keepalived { advert } in options.rivals.clone() {
+    for rival in options.rivals.clone() {
         if scenario.needs_manager() {
             writeln!(
                 progress,
@@ -89,12 +88,12 @@ pub fn lab_run(
             continue;
         }
         install_missing(progress)?;
-        systems.push(Box::new(move || Ok(Box::new(Keepalived::new(advert)))));
+        contenders.push(Contender::Rival(rival));
     }
     crate::clean_interrupted(progress)?;
     let mut summaries = Vec::new();
-    for make in systems {
-        let summary = measure(options, scenario, &make, progress)?;
+    for contender in contenders {
+        let summary = measure(scenario, contender, options.runs, options.keep, progress)?;
         if options.json {
             writeln!(output, "{}", serde_json::to_string(&summary)?)?;
         }
@@ -106,13 +105,33 @@ pub fn lab_run(
     Ok(summaries)
 }
 
-type Make = Box<dyn Fn() -> Result<Box<dyn System>>>;
+/// Who goes through a scenario.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Contender {
+    /// vnfpool itself.
+    Own(Profile),
+    /// Who it is compared with.
+    Rival(Rival),
+}
+
+impl Contender {
+    fn make(self) -> Result<Box<dyn System>> {
+        Ok(match self {
+            Self::Own(profile) => Box::new(Vnfpool::new(profile)?),
+            Self::Rival(Rival::Keepalived { advert }) => Box::new(Keepalived::new(advert)),
+        })
+    }
+}
 
 /// All runs of one system, in as many laboratories as that takes.
-fn measure(
-    options: &RunOptions,
+///
+/// # Errors
+/// When a laboratory cannot be built, or a system does not start or get back to its start.
+pub(crate) fn measure(
     scenario: &dyn Scenario,
-    make: &Make,
+    contender: Contender,
+    runs: u32,
+    keep: bool,
     progress: &mut dyn Write,
 ) -> Result<Summary> {
     let mut figures = Vec::new();
@@ -121,20 +140,20 @@ fn measure(
         // (devices, programs, addresses) can be in the way.
         let scene = Scene::build().context("building the laboratory")?;
         // Declared after the laboratory: it ends its processes before their namespaces go.
-        let mut system = make()?;
+        let mut system = contender.make()?;
         let mut stage = Stage {
             scene: &scene,
             system: system.as_mut(),
         };
-        let measured = measure_here(options, scenario, &mut stage, &mut figures, progress);
-        if options.keep {
+        let measured = measure_here(scenario, runs, &mut stage, &mut figures, progress);
+        if keep {
             scene.lab.keep()?;
             let directory = scene.lab.directory().display();
             let id = scene.lab.id();
             writeln!(progress, "kept: logs in {directory}, namespaces {id}-*")?;
         }
         let resident = measured?;
-        if figures.len() >= options.runs as usize {
+        if figures.len() >= runs as usize {
             return Ok(summarise(
                 scenario.name(),
                 system.name(),
@@ -148,17 +167,20 @@ fn measure(
 
 /// The next runs in one laboratory; returns the resident memory after them.
 fn measure_here(
-    options: &RunOptions,
     scenario: &dyn Scenario,
+    runs: u32,
     stage: &mut Stage<'_>,
     figures: &mut Vec<RunFigures>,
     progress: &mut dyn Write,
 ) -> Result<Resident> {
     let (name, profile) = (stage.system.name(), stage.system.profile());
     writeln!(progress, "{name}: starting ({profile})")?;
+    scenario
+        .furnish(stage)
+        .context("furnishing the laboratory")?;
     stage.system.start(stage.scene)?;
     for here in 0..RUNS_PER_LABORATORY {
-        let (run, runs) = (figures.len() + 1, options.runs);
+        let run = figures.len() + 1;
         if here > 0 {
             let reset = stage.system.reset(stage.scene);
             reset.context("bringing the pool back to its start")?;
@@ -184,6 +206,9 @@ pub(crate) struct RunFigures {
     pub(crate) figures: Figures,
     /// How long the operator's command took, in ms, where there was one.
     pub(crate) command_ms: Option<f64>,
+    /// From the end of the fault until the pool was ready for the next one, in ms; none when it
+    /// did not get ready.
+    pub(crate) recovery_ms: Option<f64>,
 }
 
 impl RunFigures {
@@ -194,12 +219,19 @@ impl RunFigures {
             ipv6,
             two_owners_ms,
             takeover_ms,
+            role_changes,
+            stale_frames,
             ..
         } = &self.figures;
+        let recovery = self.recovery_ms.map_or_else(
+            || "not ready again".to_owned(),
+            |ms| format!("ready again {ms:.0} ms after its end"),
+        );
         let takeover =
             takeover_ms.map_or_else(|| "none".to_owned(), |takeover| format!("{takeover:.1} ms"));
         format!(
-            "outage {:.1} ms, lost {}, TCP {}/{}, two owners {two_owners_ms} ms, takeover {takeover}",
+            "outage {:.1} ms, lost {}, TCP {}/{}, two owners {two_owners_ms} ms, \
+             stale frames {stale_frames}, takeover {takeover}, role changes {role_changes}, {recovery}",
             ipv4.outage_ms,
             ipv4.probes_lost,
             ipv4.tcp_alive + ipv6.tcp_alive,
@@ -216,7 +248,7 @@ fn run_once(stage: &mut Stage<'_>, scenario: &dyn Scenario) -> Result<RunFigures
     let settled = clock::now();
     traffic.wait_all_moved(settled, Duration::from_secs(5))?;
     signals::sleep(WARM_UP)?;
-    let active = scene.sole_owner()?;
+    let active = scene.owner()?;
     clock::sleep_until(clock::now() + random_below(clock::nanos(stage.system.heartbeat())));
     let from = clock::now() - clock::nanos(LEAD);
     let injection = scenario.inject(stage, active)?;
@@ -237,7 +269,16 @@ fn run_once(stage: &mut Stage<'_>, scenario: &dyn Scenario) -> Result<RunFigures
     Ok(RunFigures {
         figures,
         command_ms: command_ms(injection),
+        recovery_ms: recovery_ms(stage)?,
     })
+}
+
+/// Waits until the pool is ready again. One that does not get ready is a result, not an error.
+fn recovery_ms(stage: &mut Stage<'_>) -> Result<Option<f64>> {
+    let healed = clock::now();
+    let ready = stage.system.wait_ready(stage.scene);
+    signals::check()?;
+    Ok(ready.ok().map(|_| clock::millis(clock::now() - healed)))
 }
 
 fn command_ms(injection: Injection) -> Option<f64> {

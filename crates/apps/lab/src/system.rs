@@ -1,5 +1,6 @@
 //! What a system under test has to offer, so that all go through the same faults.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Result, bail};
@@ -50,6 +51,15 @@ impl Scene {
             both => bail!("two gateways answer for the virtual address before the fault: {both:?}"),
         }
     }
+
+    /// The one who is the active before a fault. Of two owners, which is what some systems make of
+    /// a partition, it is the preferred one; the figures tell of the other.
+    pub(crate) fn owner(&self) -> Result<Gateway> {
+        match self.observer.owners_now().as_slice() {
+            [gateway, ..] => Ok(*gateway),
+            [] => bail!("no gateway answers for the virtual address before the fault"),
+        }
+    }
 }
 
 /// A pool of two gateways, however it is run.
@@ -68,6 +78,21 @@ pub(crate) trait System {
 
     /// The period that the moment of a fault is spread over.
     fn heartbeat(&self) -> Duration;
+
+    /// Puts the manager on a gateway, before the start: two boxes and no third.
+    fn put_manager_on(&mut self, _scene: &Scene, _gateway: Gateway) -> Result<()> {
+        bail!("{} has no manager to put somewhere", self.name())
+    }
+
+    /// Where the manager keeps its store, also before the start.
+    fn store(&self, _scene: &Scene) -> Result<PathBuf> {
+        bail!("{} has no manager with a store", self.name())
+    }
+
+    /// The threads that write the manager's store.
+    fn store_threads(&mut self) -> Vec<i32> {
+        Vec::new()
+    }
 
     /// Starts everything, with gw1 active and gw2 synchronised when it returns.
     fn start(&mut self, scene: &Scene) -> Result<()>;
@@ -107,6 +132,14 @@ pub(crate) trait System {
 
     /// Starts the killed manager again.
     fn restart_manager(&mut self, scene: &Scene) -> Result<()>;
+
+    /// Restarts the manager in such a way that it dies at this step of the next failover.
+    fn crash_at(&mut self, _scene: &Scene, _step: &'static str) -> Result<()> {
+        bail!(
+            "{} has no manager that could die in a failover",
+            self.name()
+        )
+    }
 
     /// Back to the start, gw1 active and gw2 synchronised, whatever happened; the network is
     /// mended already.

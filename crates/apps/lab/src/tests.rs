@@ -1,12 +1,13 @@
 //! The instruments themselves, in a real laboratory (these tests need root): before they judge
 //! a system they have to see what is put before them by hand.
 
+use std::net::UdpSocket;
 use std::time::Duration;
 
 use crate::clock;
 use crate::command;
 use crate::measure::{Figures, Window, figures};
-use crate::namespaces::Gateway;
+use crate::namespaces::{Gateway, Wire};
 use crate::signals;
 use crate::system::Scene;
 use crate::traffic::Traffic;
@@ -204,4 +205,103 @@ fn a_partition_separates_the_gateways_only() {
     assert_eq!(unreachable(&scene, &beside), []);
     scene.lab.mend().unwrap();
     assert_eq!(unreachable(&scene, &between), []);
+}
+
+/// Whether a datagram gets from one host to an address of another one, tried four times. The hosts
+/// know each other's hardware address, so nothing has to come back.
+fn arrives(scene: &Scene, (from, to): (&str, &str), address: &str) -> bool {
+    let bind = || Ok(UdpSocket::bind((address, 0)).unwrap());
+    let receiver = scene.lab.namespace(to).unwrap().run(bind).unwrap();
+    let patience = Some(Duration::from_millis(100));
+    receiver.set_read_timeout(patience).unwrap();
+    let target = receiver.local_addr().unwrap();
+    let bind = || Ok(UdpSocket::bind("0.0.0.0:0").unwrap());
+    let sender = scene.lab.namespace(from).unwrap().run(bind).unwrap();
+    (0..4).any(|_| {
+        sender.send_to(b"heard?", target).unwrap();
+        receiver.recv(&mut [0; 8]).is_ok()
+    })
+}
+
+#[test]
+fn loss_in_one_direction_is_loss_in_one_direction() {
+    let scene = Scene::build().unwrap();
+    let ways = [
+        (("gw1", "gw2"), "10.3.0.2"),
+        (("gw2", "gw1"), "10.3.0.1"),
+        (("gw1", "gw2"), "10.1.0.2"),
+        (("gw2", "gw1"), "10.1.0.1"),
+        (("gw1", "manager"), "10.9.0.10"),
+        (("manager", "gw1"), "10.9.0.11"),
+        (("client", "gw1"), "10.1.0.1"),
+        (("gw1", "client"), "10.1.0.10"),
+    ];
+    // Everybody learns everybody's hardware address, for longer than this test takes.
+    let pairs = ways.map(|((from, _), address)| (from, address));
+    assert_eq!(unreachable(&scene, &pairs), []);
+    let heard = || ways.map(|(pair, address)| arrives(&scene, pair, address));
+    assert_eq!(heard(), [true; 8]);
+
+    scene.lab.lose_between(&[Wire::Link], Gateway::Gw1).unwrap();
+    assert_eq!(heard(), [false, true, true, true, true, true, true, true]);
+    scene.lab.mend().unwrap();
+    scene.lab.lose_between(&Wire::ALL, Gateway::Gw2).unwrap();
+    assert_eq!(heard(), [true, false, true, false, true, true, true, true]);
+    scene.lab.mend().unwrap();
+    scene.lab.lose_at_manager(Gateway::Gw1, true).unwrap();
+    assert_eq!(heard(), [true, true, true, true, false, true, true, true]);
+    scene.lab.mend().unwrap();
+    scene.lab.lose_at_manager(Gateway::Gw1, false).unwrap();
+    assert_eq!(heard(), [true, true, true, true, true, false, true, true]);
+    scene.lab.mend().unwrap();
+    scene.lab.make_mute(Gateway::Gw1).unwrap();
+    assert_eq!(
+        heard(),
+        [false, true, false, true, false, true, true, false]
+    );
+    scene.lab.mend().unwrap();
+    scene.lab.make_deaf(Gateway::Gw1).unwrap();
+    assert_eq!(
+        heard(),
+        [true, false, true, false, true, false, false, true]
+    );
+    scene.lab.mend().unwrap();
+    scene.lab.set_wire(Wire::Link, false).unwrap();
+    assert_eq!(heard(), [false, false, true, true, true, true, true, true]);
+    scene.lab.mend().unwrap();
+    assert_eq!(heard(), [true; 8]);
+}
+
+/// Goal: what is said to a gateway that stands still waits, and all of it is let in at the end.
+#[test]
+fn what_is_held_before_a_gateway_comes_in_at_once() {
+    let scene = Scene::build().unwrap();
+    set_addresses(&scene, Gateway::Gw1, "add");
+    scene.wait_owner(Gateway::Gw1, LIMIT).unwrap();
+    let traffic = Traffic::start(&scene.lab).unwrap();
+    traffic.wait_all_moved(clock::now(), LIMIT).unwrap();
+
+    scene.lab.set_held(Gateway::Gw1, true).unwrap();
+    wait_owners(&scene, &[]);
+    let held_from = clock::now();
+    pause(100);
+    let held_to = clock::now();
+    scene.lab.set_held(Gateway::Gw1, false).unwrap();
+    scene.wait_owner(Gateway::Gw1, LIMIT).unwrap();
+    let log = traffic.log();
+    let held = log
+        .probes_v4
+        .iter()
+        .filter(|probe| (held_from..held_to).contains(&probe.sent));
+    let held: Vec<_> = held.collect();
+    let late = held.iter().filter(|probe| probe.back >= held_to).count();
+    let early = held.iter().filter(|probe| probe.back != 0).count() - late;
+    // The server's socket may be too small for all of them at once.
+    assert!(
+        early == 0 && late * 2 > held.len(),
+        "{early}, {late} of {}",
+        held.len()
+    );
+    scene.lab.mend().unwrap();
+    traffic.wait_all_moved(clock::now(), LIMIT).unwrap();
 }

@@ -1,7 +1,8 @@
-//! Every fault and planned change of the laboratory, once, with the built program: no connection
+//! The faults and planned changes of the laboratory, once, with the built program: no connection
 //! lost, never two owners. And the demonstration, again and after an interruption (needs root).
 //!
-//! How long things take is not judged here: that is what `make bench` is for.
+//! How long things take is not judged here: that is what `make bench` is for. Every fault there is,
+//! and the rival beside it, is what `make matrix` is for.
 
 #![allow(
     clippy::unwrap_used,
@@ -69,17 +70,20 @@ macro_rules! scenarios {
             passes($name);
         })+
 
-        /// Every scenario of `lab list` is tried here, except `load`: that one is a minute of
-        /// waiting for a false failover, and part of `make bench`.
+        /// Every scenario of `lab list` is tried here, alone or in the matrix, or named as one that
+        /// is left to `make matrix`.
         #[test]
         fn every_scenario_is_tried() {
             let output = program().args(["lab", "list"]).output().unwrap();
             let listed = text(&output.stdout);
             let names = listed.lines().filter_map(|line| line.split_whitespace().next());
-            let mut names: Vec<&str> = names.filter(|name| *name != "load").collect();
+            let mut names: Vec<&str> = names.collect();
             let mut tried = vec![$($name),+];
+            tried.extend(SMOKE);
+            tried.extend(LEFT_TO_THE_MATRIX);
             names.sort_unstable();
             tried.sort_unstable();
+            tried.dedup();
             assert_eq!(names, tried);
         }
     };
@@ -100,6 +104,104 @@ scenarios! {
     manager_kill "manager-kill",
     vnf_fail "vnf-fail",
     quorum_loss "quorum-loss",
+}
+
+/// What `lab matrix --smoke` runs.
+const SMOKE: [&str; 6] = [
+    "crash-record-written",
+    "heal",
+    "one-way-all-from",
+    "resume-500ms",
+    "silent",
+    "two-box-active-manager",
+];
+
+/// Minutes of waiting, or one more of a kind that is tried here.
+const LEFT_TO_THE_MATRIX: &[&str] = &[
+    "agent-pause",
+    "both-reboot",
+    "bulk-kill-active",
+    "bulk-kill-standby",
+    "clock-steps",
+    "crash-record-in-force",
+    "crash-vote-counted",
+    "crash-vote-received",
+    "crash-voter-answered",
+    "deaf",
+    "disk-error",
+    "disk-full",
+    "disk-slow",
+    "flap",
+    "heal-partition",
+    "link-only",
+    "load",
+    "load-disk",
+    "load-kill",
+    "load-memory",
+    "management-only",
+    "mute",
+    "one-way-all-to",
+    "one-way-inside-from",
+    "one-way-inside-to",
+    "one-way-link-from",
+    "one-way-link-to",
+    "one-way-management-from",
+    "one-way-management-to",
+    "one-way-manager-from",
+    "one-way-manager-to",
+    "one-way-outside-from",
+    "one-way-outside-to",
+    "resume-5s",
+    "resume-60s",
+    "standby-link",
+    "standby-silent",
+    "two-box-active",
+    "two-box-standby",
+    "two-box-standby-manager",
+];
+
+/// Goal: the matrix passes where nothing is lost, says so in all its forms, and knows by itself.
+#[test]
+fn the_smoke_matrix_passes() {
+    let dir = tempfile::tempdir().unwrap();
+    let page = dir.path().join("matrix.html");
+    let output = program()
+        .args(["lab", "matrix", "--smoke", "--without-rival", "--json"])
+        .arg(format!("--html={}", page.display()))
+        .output()
+        .unwrap();
+    let rows = objects(&output);
+    let names = rows.iter().map(|row| row["scenario"].as_str().unwrap());
+    let mut names: Vec<&str> = names.collect();
+    names.sort_unstable();
+    assert_eq!(names, SMOKE);
+    for row in &rows {
+        assert_eq!(row["failures"], Value::Array(Vec::new()), "{row}");
+        assert_eq!(row["two_owners_ms"], 0, "{row}");
+        assert_eq!(row["stale_frames"], 0, "{row}");
+        assert_eq!(row["tcp_alive"], row["tcp_total"], "{row}");
+        assert!(row["tcp_total"].as_u64().unwrap() > 0, "{row}");
+        assert_eq!(row["recoveries"], 1, "{row}");
+    }
+    let page = std::fs::read_to_string(page).unwrap();
+    assert!(page.contains("Passed: 6 scenarios") && page.contains("</html>"));
+}
+
+/// Goal: Ctrl-C ends the matrix, with an error, and nothing of it is left.
+#[test]
+fn an_interrupted_matrix_cleans_up() {
+    let mut matrix = program()
+        .args(["lab", "matrix", "flap", "--without-rival"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let record = Record::of_serving(&mut matrix);
+    let pid = i32::try_from(matrix.id()).unwrap();
+    let pid = rustix::process::Pid::from_raw(pid).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    assert_eq!(matrix.wait().unwrap().code(), Some(1));
+    assert_eq!(record.left(), Vec::<String>::new());
 }
 
 fn demonstration(report: &Path) -> Command {

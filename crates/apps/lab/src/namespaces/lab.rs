@@ -6,22 +6,13 @@ use std::sync::{Arc, Mutex};
 
 use anyhow::{Context as _, Result};
 
+use super::faults::Ports;
 use super::record::{ProcessMark, Record};
 use super::rtnl::{Rtnl, interface_index};
 use super::topology::{self, Gateway, HOSTS};
 use super::watched::Watched;
-use super::{Namespace, ruleset};
-use crate::clock;
+use super::{Namespace, faults, ruleset};
 use crate::command;
-
-/// The ports of one gateway, as indices in the switch.
-#[derive(Debug, Clone, Copy)]
-struct Ports {
-    inside: u32,
-    outside: u32,
-    link: u32,
-    management: u32,
-}
 
 /// A laboratory that is up. Dropping it removes everything it made, unless it is kept.
 #[derive(Debug)]
@@ -30,12 +21,16 @@ pub struct Lab {
     directory: PathBuf,
     record: Arc<Mutex<Record>>,
     namespaces: Vec<Namespace>,
-    switch: Rtnl,
-    gateways: [Rtnl; 2],
-    ports: [Ports; 2],
-    lan_interfaces: [[u32; 2]; 2],
+    pub(super) switch: Rtnl,
+    pub(super) gateways: [Rtnl; 2],
+    pub(super) ports: [Ports; 2],
+    /// The manager's only port.
+    pub(super) manager_port: u32,
+    pub(super) lan_interfaces: [[u32; 2]; 2],
+    /// Set for every daemon that starts on a host: host, name, value.
+    variables: Mutex<Vec<(&'static str, String, String)>>,
     /// When the ports of a gateway were cut off, 0 while they are not.
-    cut_since: Arc<[AtomicU64; 2]>,
+    pub(super) cut_since: Arc<[AtomicU64; 2]>,
 }
 
 /// A leftover of an earlier run that was removed.
@@ -91,6 +86,7 @@ impl Lab {
             kept: false,
             processes: Vec::new(),
             pins: Vec::new(),
+            scratch: Vec::new(),
             is_over: false,
         };
         // On disk before the first namespace exists: an interruption leaves no orphans.
@@ -127,10 +123,12 @@ impl Lab {
             switch: Rtnl::open(switch)?,
             gateways: [Rtnl::open(gw1)?, Rtnl::open(gw2)?],
             ports: [Ports::of(switch, "gw1")?, Ports::of(switch, "gw2")?],
+            manager_port: interface_index(switch, "mg-manager")?,
             lan_interfaces: [
                 [interface_index(gw1, "in")?, interface_index(gw1, "out")?],
                 [interface_index(gw2, "in")?, interface_index(gw2, "out")?],
             ],
+            variables: Mutex::default(),
             cut_since: Arc::new([AtomicU64::new(0), AtomicU64::new(0)]),
             id,
             directory,
@@ -140,6 +138,9 @@ impl Lab {
         for gateway in Gateway::BOTH {
             lab.load_ruleset(gateway)?;
         }
+        lab.namespace("switch")?
+            .run(|| command::run("nft", &["-f", "-"], faults::RULESET))
+            .context("loading the rules of the switch")?;
         Ok(lab)
     }
 
@@ -159,6 +160,37 @@ impl Lab {
     /// When there is no such host.
     pub fn namespace(&self, host: &str) -> Result<&Namespace> {
         find(&self.namespaces, host)
+    }
+
+    /// A directory on the machine's disk; it goes with the laboratory, whose own is in memory.
+    pub(crate) fn scratch(&self) -> Result<PathBuf> {
+        let path = Record::scratch(&self.id);
+        let mut record = self.record();
+        record.scratch.push(path.clone());
+        record.save()?;
+        std::fs::create_dir_all(&path).with_context(|| format!("making {}", path.display()))?;
+        Ok(path)
+    }
+
+    /// Sets a variable for every daemon that starts on a host from now on, whoever's it is.
+    pub(crate) fn set_variable(&self, host: &'static str, name: &str, value: &str) {
+        let mut variables = self
+            .variables
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        variables.push((host, name.to_owned(), value.to_owned()));
+    }
+
+    /// The variables of a host: names and values.
+    pub(crate) fn variables(&self, host: &str) -> Vec<(String, String)> {
+        let variables = self
+            .variables
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let of_host = variables.iter().filter(|(of, ..)| *of == host);
+        of_host
+            .map(|(_, name, value)| (name.clone(), value.clone()))
+            .collect()
     }
 
     /// Leaves the laboratory up when it is dropped; a later run or `lab clean` removes it.
@@ -204,62 +236,6 @@ impl Lab {
         Ok(())
     }
 
-    /// Cuts a gateway off, or mends that: every frame on its four ports vanishes, carrier stays.
-    pub(crate) fn set_cut(&self, gateway: Gateway, cut: bool) -> Result<()> {
-        let ports = self.ports[gateway.index()];
-        if cut {
-            self.cut_since[gateway.index()].store(clock::now(), Ordering::Relaxed);
-        }
-        for port in [ports.inside, ports.outside, ports.link, ports.management] {
-            self.switch.set_port_forwarding(port, !cut)?;
-        }
-        if !cut {
-            self.cut_since[gateway.index()].store(0, Ordering::Relaxed);
-        }
-        Ok(())
-    }
-
-    /// Makes the gateways deaf to each other on every wire; everybody else hears both.
-    pub(crate) fn set_partition(&self, partitioned: bool) -> Result<()> {
-        for ports in self.ports {
-            self.switch.set_port_forwarding(ports.link, !partitioned)?;
-            for port in [ports.inside, ports.outside, ports.management] {
-                self.switch.set_port_isolated(port, partitioned)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Takes both LAN interfaces of a gateway down, or up again.
-    pub(crate) fn set_lans_up(&self, gateway: Gateway, up: bool) -> Result<()> {
-        for interface in self.lan_interfaces[gateway.index()] {
-            self.gateways[gateway.index()].set_up(interface, up)?;
-        }
-        Ok(())
-    }
-
-    /// Switches the network function of a gateway on or off: forwarding in its kernel.
-    pub(crate) fn set_forwarding(&self, gateway: Gateway, on: bool) -> Result<()> {
-        let value = if on { "1" } else { "0" };
-        self.namespace(gateway.name())?.run(|| {
-            write_sysctls(&[
-                ("ipv4/ip_forward", value),
-                ("ipv6/conf/all/forwarding", value),
-            ])
-        })
-    }
-
-    /// Mends every fault of the network.
-    pub(crate) fn mend(&self) -> Result<()> {
-        self.set_partition(false)?;
-        for gateway in Gateway::BOTH {
-            self.set_cut(gateway, false)?;
-            self.set_lans_up(gateway, true)?;
-            self.set_forwarding(gateway, true)?;
-        }
-        Ok(())
-    }
-
     /// Since when the ports of each gateway are dead; 0 while they are not.
     pub(crate) fn cuts(&self) -> Arc<[AtomicU64; 2]> {
         Arc::clone(&self.cut_since)
@@ -283,17 +259,6 @@ impl Drop for Lab {
     }
 }
 
-impl Ports {
-    fn of(switch: &Namespace, gateway: &str) -> Result<Self> {
-        Ok(Self {
-            inside: interface_index(switch, &format!("in-{gateway}"))?,
-            outside: interface_index(switch, &format!("out-{gateway}"))?,
-            link: interface_index(switch, &format!("link-{gateway}"))?,
-            management: interface_index(switch, &format!("mg-{gateway}"))?,
-        })
-    }
-}
-
 fn find<'a>(namespaces: &'a [Namespace], host: &str) -> Result<&'a Namespace> {
     HOSTS
         .iter()
@@ -303,7 +268,7 @@ fn find<'a>(namespaces: &'a [Namespace], host: &str) -> Result<&'a Namespace> {
 }
 
 /// Writes settings below `/proc/sys/net`, which shows the calling thread's namespace.
-fn write_sysctls(settings: &[(&str, &str)]) -> Result<()> {
+pub(super) fn write_sysctls(settings: &[(&str, &str)]) -> Result<()> {
     for (path, value) in settings {
         std::fs::write(format!("/proc/sys/net/{path}"), value)
             .with_context(|| format!("setting net/{path} to {value}"))?;

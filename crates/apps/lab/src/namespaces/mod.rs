@@ -1,5 +1,6 @@
 //! The laboratory's network: namespaces, wires, the gateways' rules, and their clean removal.
 
+mod faults;
 mod lab;
 mod namespace;
 mod record;
@@ -8,6 +9,7 @@ mod ruleset;
 mod topology;
 mod watched;
 
+pub(crate) use faults::Wire;
 pub use lab::{Lab, Stale};
 pub use namespace::Namespace;
 pub(crate) use record::ProcessMark;

@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::command;
 
 const ROOT: &str = "/run/vnfpool-lab";
+const SCRATCH_PREFIX: &str = "/var/tmp/vnfpool-lab-";
 /// Where elements pin their gates.
 const PIN_ROOT: &str = "/sys/fs/bpf/vnfpool";
 
@@ -89,6 +90,9 @@ pub(crate) struct Record {
     /// Directories of pinned BPF objects, which outlive a killed element by design.
     #[serde(default)]
     pub(crate) pins: Vec<PathBuf>,
+    /// Directories on the machine's disk.
+    #[serde(default)]
+    pub(crate) scratch: Vec<PathBuf>,
     /// Everything has been removed: nothing is written down any more.
     #[serde(skip)]
     pub(crate) is_over: bool,
@@ -98,6 +102,11 @@ impl Record {
     /// The laboratory's directory for configurations, keys and logs.
     pub(crate) fn directory(id: &str) -> PathBuf {
         Path::new(ROOT).join(id)
+    }
+
+    /// The laboratory's directory on the machine's disk.
+    pub(crate) fn scratch(id: &str) -> PathBuf {
+        PathBuf::from(format!("{SCRATCH_PREFIX}{id}"))
     }
 
     pub(crate) fn save(&self) -> Result<()> {
@@ -160,6 +169,11 @@ impl Record {
         if directory.exists() {
             fs::remove_dir_all(&directory)
                 .with_context(|| format!("removing {}", directory.display()))?;
+        }
+        let is_ours = |path: &&PathBuf| **path == Self::scratch(&self.id) && path.exists();
+        for scratch in self.scratch.iter().filter(is_ours) {
+            fs::remove_dir_all(scratch)
+                .with_context(|| format!("removing {}", scratch.display()))?;
         }
         let path = Self::path(&self.id);
         fs::remove_file(&path).with_context(|| format!("removing {}", path.display()))

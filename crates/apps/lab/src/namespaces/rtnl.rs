@@ -20,6 +20,7 @@ const AF_UNSPEC: u8 = 0;
 const AF_BRIDGE: u8 = 7;
 const IFF_UP: u32 = 1;
 const IFLA_PROTINFO_NESTED: u16 = 12 | 0x8000;
+const IFLA_GROUP: u16 = 27;
 const IFLA_BRPORT_STATE: u16 = 1;
 const IFLA_BRPORT_ISOLATED: u16 = 33;
 const PORT_DISABLED: u8 = 0;
@@ -68,6 +69,23 @@ impl Rtnl {
     pub(crate) fn set_port_isolated(&self, port: u32, isolated: bool) -> Result<()> {
         self.set_port(port, IFLA_BRPORT_ISOLATED, u8::from(isolated))
             .with_context(|| format!("isolating bridge port {port}"))
+    }
+
+    /// Puts an interface into a group, by which rules of nftables may match it.
+    pub(crate) fn set_group(&self, interface: u32, group: u32) -> Result<()> {
+        let mut attribute = Vec::with_capacity(8);
+        attribute.extend(8_u16.to_ne_bytes());
+        attribute.extend(IFLA_GROUP.to_ne_bytes());
+        attribute.extend(group.to_ne_bytes());
+        self.request(&link_message(
+            RTM_SETLINK,
+            AF_UNSPEC,
+            interface,
+            0,
+            0,
+            &attribute,
+        ))
+        .with_context(|| format!("putting interface {interface} into group {group}"))
     }
 
     /// `ip link set … up|down`.

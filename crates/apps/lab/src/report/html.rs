@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use super::step::{DemoReport, StepReport};
 use super::svg;
 
-const STYLE: &str = include_str!("page.css");
+pub(super) const STYLE: &str = include_str!("page.css");
 /// The close-up shows at least this much around the fault, in ms.
 const CLOSE_UP: (f64, f64) = (-40.0, 200.0);
 /// It is that much longer than the takeover, so that its end is to be seen.
@@ -168,7 +168,7 @@ fn section(html: &mut String, number: usize, step: &StepReport) {
     html.push_str("</section>");
 }
 
-fn escape(text: &str) -> String {
+pub(super) fn escape(text: &str) -> String {
     text.replace('&', "&amp;")
         .replace('<', "&lt;")
         .replace('>', "&gt;")

@@ -75,7 +75,7 @@ fn two(spread: Option<Spread>) -> String {
 }
 
 /// Two significant digits are what such a measurement is good for.
-fn number(value: f64) -> String {
+pub(super) fn number(value: f64) -> String {
     if value < 9.95 {
         format!("{value:.1}")
     } else {
@@ -84,7 +84,7 @@ fn number(value: f64) -> String {
 }
 
 /// Processor, memory and kernel of this machine, without anything that names it.
-fn machine() -> String {
+pub(super) fn machine() -> String {
     let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
     let field = |text: &str, name: &str| {
         let line = text.lines().find(|line| line.starts_with(name))?;

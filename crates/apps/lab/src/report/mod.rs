@@ -2,6 +2,7 @@
 
 mod html;
 mod markdown;
+mod matrix;
 mod step;
 mod summary;
 mod svg;
@@ -10,6 +11,9 @@ mod timeline;
 
 pub(crate) use html::page;
 pub(crate) use markdown::bench_page;
+pub(crate) use matrix::{
+    MatrixReport, MatrixRow, Outcome, matrix_markdown, matrix_page, matrix_table,
+};
 pub use step::{DemoReport, StepReport};
 pub(crate) use summary::summarise;
 pub use summary::{FamilySummary, Resident, Spread, Summary};

@@ -76,8 +76,15 @@ pub struct Summary {
     pub takeovers: usize,
     /// How long the operator's command took, in the planned scenarios.
     pub command_ms: Option<Spread>,
-    /// Owner frames of the old active after the first one of the new, over all runs.
+    /// How often the answers moved from one gateway to the other, in a run.
+    pub role_changes: Option<Spread>,
+    /// Owner frames that a gateway sent while the other one served, over all runs.
     pub stale_frames: usize,
+    /// From the end of the fault until the pool had an active and a synchronised standby again;
+    /// of the runs in which it had.
+    pub recovery_ms: Option<Spread>,
+    /// Runs in which it had.
+    pub recoveries: usize,
     /// IPv6, counted separately.
     pub ipv6: FamilySummary,
     /// Frames that the tap missed; not 0 makes the ownership figures lower bounds.
@@ -143,7 +150,10 @@ pub(crate) fn summarise(
             .filter(|run| run.figures.takeover_ms.is_some())
             .count(),
         command_ms: spread(&|run| run.command_ms),
+        role_changes: spread(&|run| u32::try_from(run.figures.role_changes).ok().map(f64::from)),
         stale_frames: runs.iter().map(|run| run.figures.stale_frames).sum(),
+        recovery_ms: spread(&|run| run.recovery_ms),
+        recoveries: runs.iter().filter(|run| run.recovery_ms.is_some()).count(),
         ipv6: family(runs.iter().map(|run| &run.figures.ipv6)),
         tap_missed: runs.iter().map(|run| run.figures.tap_missed).sum(),
         resident,

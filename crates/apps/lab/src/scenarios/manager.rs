@@ -6,7 +6,7 @@ use anyhow::Result;
 
 use super::{Injection, Scenario, Stage, processes};
 use crate::clock;
-use crate::namespaces::Gateway;
+use crate::namespaces::{Gateway, ProcessMark};
 use crate::signals;
 
 /// How long the pool goes on alone before the active's network function fails as well.
@@ -77,3 +77,81 @@ impl Scenario for QuorumLoss {
         stage.system.start_again(stage.scene, active)
     }
 }
+
+/// The manager dies between two steps of a failover, and is started again as soon as it is dead.
+pub(super) struct Crash {
+    step: &'static str,
+    name: &'static str,
+    about: &'static str,
+}
+
+macro_rules! crash {
+    ($($constant:ident $step:literal $when:literal,)+) => {
+        impl Crash {
+            $(pub(super) const $constant: Self = Self {
+                step: $step,
+                name: concat!("crash-", $step),
+                about: concat!("the active falls silent; the manager dies ", $when),
+            };)+
+        }
+    };
+}
+
+crash! {
+    VOTE_RECEIVED "vote-received" "with the successor's vote in its hands",
+    VOTE_COUNTED "vote-counted" "before the new record goes to the disk",
+    RECORD_WRITTEN "record-written" "when the record is on disk and nobody knows",
+    RECORD_IN_FORCE "record-in-force" "before it tells anybody of the new record",
+    VOTER_ANSWERED "voter-answered" "when only the new active has been told",
+}
+
+impl Scenario for Crash {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn about(&self) -> &'static str {
+        self.about
+    }
+
+    fn needs_manager(&self) -> bool {
+        true
+    }
+
+    fn is_smoke(&self) -> bool {
+        self.step == Self::RECORD_WRITTEN.step
+    }
+
+    fn window(&self) -> Option<Duration> {
+        Some(CRASH_WINDOW)
+    }
+
+    fn prepare(&self, stage: &mut Stage<'_>) -> Result<()> {
+        stage.system.crash_at(stage.scene, self.step)?;
+        // A failover seldom meets a manager that has just started.
+        signals::sleep(SETTLED)
+    }
+
+    fn inject(&self, stage: &mut Stage<'_>, active: Gateway) -> Result<Injection> {
+        let at = clock::now();
+        stage.scene.lab.set_cut(active, true)?;
+        let what = format!("the manager to die at {}", self.step);
+        signals::wait_for(&what, CRASH_LIMIT, || {
+            let alive = stage.system.manager_processes();
+            Ok((!alive.iter().any(ProcessMark::is_alive)).then_some(()))
+        })?;
+        stage.system.kill_manager()?;
+        stage.system.restart_manager(stage.scene)?;
+        Ok(Injection::at(at))
+    }
+
+    fn heal(&self, stage: &mut Stage<'_>, active: Gateway) -> Result<()> {
+        stage.scene.lab.set_cut(active, false)
+    }
+}
+
+/// Whoever has just connected is given time before silence counts.
+const SETTLED: Duration = Duration::from_secs(3);
+/// A failover is over within this, even where it has to wait for a manager lease.
+const CRASH_LIMIT: Duration = Duration::from_secs(5);
+const CRASH_WINDOW: Duration = Duration::from_secs(4);

@@ -1,10 +1,18 @@
 //! The faults and planned changes that a pool is put through, one struct each.
 
+mod bulk;
+mod clocks;
+mod disk;
+mod flap;
 mod load;
 mod manager;
 mod network;
+mod one_way;
 mod planned;
 mod processes;
+mod reboot;
+mod resume;
+mod two_box;
 mod vnf;
 
 use std::time::Duration;
@@ -55,6 +63,21 @@ pub(crate) trait Scenario: Sync {
         None
     }
 
+    /// Whether connections have to survive it: not where all state is gone by the fault itself.
+    fn keeps_connections(&self) -> bool {
+        true
+    }
+
+    /// Whether it is of the few that `lab matrix --smoke` runs.
+    fn is_smoke(&self) -> bool {
+        false
+    }
+
+    /// Prepares the laboratory before the system starts in it.
+    fn furnish(&self, _stage: &mut Stage<'_>) -> Result<()> {
+        Ok(())
+    }
+
     /// Brings the pool from the start (gw1 active) to where the scenario begins; the traffic
     /// starts after this.
     fn prepare(&self, _stage: &mut Stage<'_>) -> Result<()> {
@@ -68,13 +91,36 @@ pub(crate) trait Scenario: Sync {
     fn heal(&self, stage: &mut Stage<'_>, active: Gateway) -> Result<()>;
 }
 
-const ALL: [&dyn Scenario; 15] = [
+const ALL: &[&dyn Scenario] = &[
     &processes::Kill,
     &processes::Freeze,
+    &resume::Resume::AGENT,
+    &resume::Resume::HALF_SECOND,
+    &resume::Resume::SECONDS,
+    &resume::Resume::MINUTE,
     &network::Silent,
     &network::Link,
     &network::Partition,
     &network::Heal,
+    &network::HealPartition,
+    &one_way::Between::FROM_ALL,
+    &one_way::Between::TO_ALL,
+    &one_way::Between::FROM_INSIDE,
+    &one_way::Between::TO_INSIDE,
+    &one_way::Between::FROM_OUTSIDE,
+    &one_way::Between::TO_OUTSIDE,
+    &one_way::Between::FROM_LINK,
+    &one_way::Between::TO_LINK,
+    &one_way::Between::FROM_MANAGEMENT,
+    &one_way::Between::TO_MANAGEMENT,
+    &one_way::AtManager::FROM,
+    &one_way::AtManager::TO,
+    &one_way::Mute,
+    &one_way::Deaf,
+    &network::OneWire::LINK,
+    &network::OneWire::MANAGEMENT,
+    &network::StandbyLink,
+    &network::StandbySilent,
     &processes::Stop,
     &processes::AgentKill,
     &processes::AgentUpgrade,
@@ -82,13 +128,33 @@ const ALL: [&dyn Scenario; 15] = [
     &planned::Switchback,
     &manager::ManagerKill,
     &manager::QuorumLoss,
+    &manager::Crash::VOTE_RECEIVED,
+    &manager::Crash::VOTE_COUNTED,
+    &manager::Crash::RECORD_WRITTEN,
+    &manager::Crash::RECORD_IN_FORCE,
+    &manager::Crash::VOTER_ANSWERED,
+    &two_box::TwoBox::ACTIVE_ALONE,
+    &two_box::TwoBox::ACTIVE_WITH_MANAGER,
+    &two_box::TwoBox::STANDBY_ALONE,
+    &two_box::TwoBox::STANDBY_WITH_MANAGER,
     &vnf::VnfFail,
-    &load::Load,
+    &bulk::BulkKill::STANDBY,
+    &bulk::BulkKill::ACTIVE,
+    &reboot::BothReboot,
+    &flap::Flap,
+    &disk::Disk::FULL,
+    &disk::Disk::ERROR,
+    &disk::Disk::SLOW,
+    &clocks::ClockSteps,
+    &load::Load::PROCESSOR,
+    &load::Load::MEMORY,
+    &load::Load::DISK,
+    &load::LoadKill,
 ];
 
 /// All scenarios.
 pub(crate) fn all() -> &'static [&'static dyn Scenario] {
-    &ALL
+    ALL
 }
 
 /// The scenario of that name.
@@ -96,7 +162,8 @@ pub(crate) fn all() -> &'static [&'static dyn Scenario] {
 /// # Errors
 /// When there is none; the message lists those there are.
 pub(crate) fn by_name(name: &str) -> Result<&'static dyn Scenario> {
-    ALL.into_iter()
+    ALL.iter()
+        .copied()
         .find(|scenario| scenario.name() == name)
         .with_context(|| {
             let names: Vec<&str> = ALL.iter().map(|scenario| scenario.name()).collect();

@@ -122,7 +122,8 @@ impl Scenario for AgentUpgrade {
     }
 }
 
-fn signal_all(stage: &mut Stage<'_>, gateway: Gateway, signal: Signal) -> Injection {
+/// Signals every process of a gateway.
+pub(super) fn signal_all(stage: &mut Stage<'_>, gateway: Gateway, signal: Signal) -> Injection {
     // Looking for them takes longer than signalling them: that comes first.
     let processes = stage.system.processes(gateway);
     let at = clock::now();

@@ -2,6 +2,7 @@
 
 mod files;
 mod status;
+mod system;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,7 +13,7 @@ use anyhow::{Context as _, Result, bail};
 use rustix::process::Signal;
 
 use crate::command;
-use crate::namespaces::{Gateway, Lab, ProcessMark};
+use crate::namespaces::{Gateway, Lab};
 use crate::process::{Daemon, last_lines};
 use crate::signals;
 use crate::system::{Scene, System};
@@ -29,6 +30,8 @@ const OWNER_LIMIT: Duration = Duration::from_secs(2);
 const STOP_LIMIT: Duration = Duration::from_secs(5);
 /// Where `element join` takes its token from.
 const TOKEN_VARIABLE: &str = "VNFPOOL_TOKEN";
+/// At which step of a failover a manager kills itself.
+const CRASH_VARIABLE: &str = "VNFPOOL_CRASH_AT";
 /// The program to test instead of the running one.
 const BINARY_VARIABLE: &str = "VNFPOOL_BIN";
 
@@ -83,6 +86,8 @@ impl Profile {
 pub(crate) struct Vnfpool {
     program: PathBuf,
     profile: Profile,
+    /// The host that the manager runs on.
+    manager_host: &'static str,
     manager: Option<Daemon>,
     elements: [Option<Daemon>; 2],
 }
@@ -101,6 +106,7 @@ impl Vnfpool {
         Ok(Self {
             program,
             profile,
+            manager_host: "manager",
             manager: None,
             elements: [None, None],
         })
@@ -116,7 +122,7 @@ impl Vnfpool {
             .to_string();
         let mut all = arguments.to_vec();
         all.extend(["--admin", &admin]);
-        lab.namespace("manager")?
+        lab.namespace(self.manager_host)?
             .run(|| command::run(&program, &all, ""))
     }
 
@@ -141,7 +147,12 @@ impl Vnfpool {
                 }
             }
         });
-        waited.with_context(|| format!("the pool is not ready: {last}{}", complaints(lab)))
+        waited.with_context(|| {
+            format!(
+                "the pool is not ready: {last}{}",
+                complaints(lab, self.manager_host)
+            )
+        })
     }
 
     /// A daemon that has ended by itself is an error of its own, with its last words.
@@ -154,19 +165,22 @@ impl Vnfpool {
                 self.elements[gateway.index()].as_ref(),
             )?;
         }
-        check(lab, "manager", "manager", self.manager.as_ref())
+        check(lab, self.manager_host, "manager", self.manager.as_ref())
     }
 
-    fn start_manager(&mut self, lab: &Lab) -> Result<()> {
+    fn start_manager(&mut self, lab: &Lab, crash_at: Option<&str>) -> Result<()> {
         let mut command = Command::new(&self.program);
         command
             .args(["manager", "run", "--dir"])
             .arg(lab.directory().join("manager"));
-        self.manager = Some(Daemon::start(lab, "manager", "manager", command)?);
+        if let Some(step) = crash_at {
+            command.env(CRASH_VARIABLE, step);
+        }
+        self.manager = Some(Daemon::start(lab, self.manager_host, "manager", command)?);
         let mut last = None;
         let answered = signals::wait_for("the manager to answer", READY_LIMIT, || {
             // Only the manager: an element may be stopped on purpose just now.
-            check(lab, "manager", "manager", self.manager.as_ref())?;
+            check(lab, self.manager_host, "manager", self.manager.as_ref())?;
             match self.operate(lab, &["status", "--json"]) {
                 Ok(_) => Ok(Some(())),
                 Err(error) => {
@@ -226,7 +240,7 @@ impl Vnfpool {
     fn start_missing(&mut self, lab: &Lab) -> Result<()> {
         if !self.manager.as_ref().is_some_and(Daemon::is_alive) {
             self.manager = None;
-            self.start_manager(lab)?;
+            self.start_manager(lab, None)?;
         }
         for gateway in Gateway::BOTH {
             let element = &self.elements[gateway.index()];
@@ -238,123 +252,6 @@ impl Vnfpool {
             }
         }
         Ok(())
-    }
-}
-
-impl System for Vnfpool {
-    fn name(&self) -> &'static str {
-        "vnfpool"
-    }
-
-    fn profile(&self) -> String {
-        self.profile.name().to_owned()
-    }
-
-    fn detection(&self) -> Duration {
-        self.profile.lease() + self.profile.heartbeat()
-    }
-
-    fn heartbeat(&self) -> Duration {
-        self.profile.heartbeat()
-    }
-
-    fn start(&mut self, scene: &Scene) -> Result<()> {
-        let lab = &scene.lab;
-        let program = self.program.display().to_string();
-        let directory = lab.directory().join("manager").display().to_string();
-        let arguments = [
-            "manager",
-            "init",
-            "--dir",
-            &directory,
-            "--trust-domain",
-            "lab.example",
-            "--address",
-            MANAGER_ADDRESS,
-        ];
-        lab.namespace("manager")?
-            .run(|| command::run(&program, &arguments, ""))
-            .context("setting up the manager's directory and certificates")?;
-        self.start_manager(lab)?;
-        let pool = lab.directory().join("pool.toml");
-        fs::write(&pool, files::pool(self.profile))
-            .with_context(|| format!("writing {}", pool.display()))?;
-        self.operate(lab, &["pool", "apply", "-f", &pool.display().to_string()])
-            .context("creating the pool")?;
-        for gateway in Gateway::BOTH {
-            self.enrol(lab, gateway)?;
-        }
-        for gateway in Gateway::BOTH {
-            self.start_element(lab, gateway)?;
-        }
-        self.bring_to_start(scene)
-    }
-
-    fn wait_ready(&mut self, scene: &Scene) -> Result<Gateway> {
-        self.wait_armed(&scene.lab, READY_LIMIT)
-    }
-
-    fn processes(&mut self, gateway: Gateway) -> Vec<ProcessMark> {
-        self.elements[gateway.index()]
-            .as_mut()
-            .map(Daemon::processes)
-            .unwrap_or_default()
-    }
-
-    fn agent_processes(&mut self, gateway: Gateway) -> Vec<ProcessMark> {
-        // The supervisor comes first.
-        self.processes(gateway).split_off(1)
-    }
-
-    fn replace_agent(&mut self, _scene: &Scene, gateway: Gateway) -> Result<()> {
-        if let Some(daemon) = &self.elements[gateway.index()] {
-            daemon.signal(Signal::HUP);
-        }
-        Ok(())
-    }
-
-    fn manager_processes(&mut self) -> Vec<ProcessMark> {
-        self.manager
-            .as_mut()
-            .map(Daemon::processes)
-            .unwrap_or_default()
-    }
-
-    fn ask_to_stop(&mut self, gateway: Gateway) -> Result<()> {
-        if let Some(daemon) = &self.elements[gateway.index()] {
-            daemon.signal(Signal::TERM);
-        }
-        Ok(())
-    }
-
-    fn start_again(&mut self, scene: &Scene, gateway: Gateway) -> Result<()> {
-        if let Some(daemon) = self.elements[gateway.index()].take() {
-            daemon.stop(STOP_LIMIT)?;
-        }
-        self.start_element(&scene.lab, gateway)
-    }
-
-    fn switchover(&mut self, scene: &Scene, to: Gateway) -> Result<()> {
-        self.operate(&scene.lab, &["switchover", "edge", "--to", to.name()])?;
-        Ok(())
-    }
-
-    fn kill_manager(&mut self) -> Result<()> {
-        if let Some(mut manager) = self.manager.take() {
-            for process in manager.processes() {
-                process.signal(Signal::KILL);
-            }
-        }
-        Ok(())
-    }
-
-    fn restart_manager(&mut self, scene: &Scene) -> Result<()> {
-        self.start_manager(&scene.lab)
-    }
-
-    fn reset(&mut self, scene: &Scene) -> Result<()> {
-        self.start_missing(&scene.lab)?;
-        self.bring_to_start(scene)
     }
 }
 
@@ -396,8 +293,9 @@ fn check(lab: &Lab, host: &str, what: &str, daemon: Option<&Daemon>) -> Result<(
 }
 
 /// The newest warning or error in each daemon's log, for the message of a failure.
-fn complaints(lab: &Lab) -> String {
-    let logs = ["manager-manager.log", "gw1-element.log", "gw2-element.log"];
+fn complaints(lab: &Lab, manager_host: &str) -> String {
+    let manager = format!("{manager_host}-manager.log");
+    let logs = [manager.as_str(), "gw1-element.log", "gw2-element.log"];
     logs.into_iter().fold(String::new(), |mut text, log| {
         let written = fs::read_to_string(lab.directory().join(log)).unwrap_or_default();
         let is_complaint = |line: &&str| line.contains(" ERROR ") || line.contains(" WARN ");

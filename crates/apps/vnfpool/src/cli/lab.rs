@@ -4,9 +4,9 @@ use std::io;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use vnfpool_lab::{BenchOptions, DemoOptions, RunOptions};
+use vnfpool_lab::{BenchOptions, DemoOptions, MatrixOptions, RunOptions};
 
-use super::args::{Bench, Demo, LabCommand, LabRun, Profile, Rival};
+use super::args::{Bench, Demo, LabCommand, LabMatrix, LabRun, Profile, Rival};
 use super::output::Output;
 
 /// Runs the demonstration; fails if a connection was lost or an address had two owners.
@@ -26,10 +26,12 @@ pub(super) fn demo(args: &Demo, output: &mut Output) -> anyhow::Result<ExitCode>
     })
 }
 
-/// Runs, lists or cleans scenarios. Lost connections are a result here, not a failure.
+/// Runs, lists or cleans scenarios. Lost connections are a result of `run`, and a failure of
+/// `matrix`.
 pub(super) fn lab(command: &LabCommand, output: &mut Output) -> anyhow::Result<ExitCode> {
     match command {
         LabCommand::Run(args) => run(&options(args), output)?,
+        LabCommand::Matrix(args) => return matrix(args, output),
         LabCommand::List => vnfpool_lab::lab_list(output.writer())?,
         LabCommand::Clean => vnfpool_lab::clean(output.writer())?,
     }
@@ -47,6 +49,25 @@ pub(super) fn bench(args: &Bench, output: &mut Output) -> anyhow::Result<ExitCod
     };
     let complete = vnfpool_lab::bench(&options, output.writer(), &mut io::stderr())?;
     Ok(if complete {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+fn matrix(args: &LabMatrix, output: &mut Output) -> anyhow::Result<ExitCode> {
+    let options = MatrixOptions {
+        scenarios: args.scenarios.clone(),
+        smoke: args.smoke,
+        runs: args.runs,
+        profile: profile(args.profile),
+        rival: !args.without_rival,
+        json: args.json,
+        html: args.html.clone(),
+        markdown: args.markdown.clone(),
+    };
+    let passed = vnfpool_lab::matrix(&options, output.writer(), &mut io::stderr())?;
+    Ok(if passed {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE

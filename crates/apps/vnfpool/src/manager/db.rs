@@ -18,6 +18,7 @@ use vnfpool_store::{
 use vnfpool_transport::token::{TokenId, TokenRecord};
 use vnfpool_wire::datagram::{NodeId, Record};
 
+use super::crash::{self, Step};
 use super::pulse::{Command, Pulse, Writing};
 use super::registry::{ElementRecord, Numbers, PathsRecord, PoolRecord, SlotRecord};
 use super::shared::lock;
@@ -109,6 +110,9 @@ impl Db {
         let waiters = Arc::clone(&waiting);
         let completed = move |token: u64, result: Result<Version, StoreError>| {
             if let Some(writing) = writing_of(token) {
+                if result.is_ok() {
+                    crash::point(Step::RecordWritten);
+                }
                 return pulse.send(match result {
                     Ok(_) => Command::Persisted(writing),
                     Err(error) => {

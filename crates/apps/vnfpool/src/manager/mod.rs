@@ -11,6 +11,7 @@
 //! Who serves is decided in `pulse` alone; everything else may be slow without doing harm.
 
 mod control;
+mod crash;
 mod db;
 mod deletion;
 mod events;
@@ -131,6 +132,7 @@ pub(crate) fn init(args: &ManagerInit) -> anyhow::Result<()> {
 /// Runs the manager until it is told to stop.
 pub(crate) fn run(args: &ManagerRun) -> anyhow::Result<()> {
     daemon::start_log();
+    crash::plan_from_environment()?;
     let config = read_config(&args.dir)?;
     daemon::block_on(serve(&args.dir, config))
 }

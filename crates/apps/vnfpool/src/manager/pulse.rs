@@ -14,8 +14,9 @@ use vnfpool_heartbeat::{DATAGRAM_BYTES_MAX, PathSpec, Paths};
 use vnfpool_model::{Epoch, Incarnation, PoolHandle, SlotId, Time};
 use vnfpool_succession::manager::{Decision, Effect, Effects, Input, Settings, Slot, VoteRefusal};
 use vnfpool_transport::datagram::Side;
-use vnfpool_wire::datagram::{Member, NodeId, Record};
+use vnfpool_wire::datagram::{Member, Message, NodeId, Record};
 
+use super::crash::{self, Step};
 use crate::pulse::{Inbox, Keyring, Opening, guard, now};
 
 /// A record that could not be written is tried again after this time.
@@ -255,7 +256,20 @@ impl Thread {
                 continue;
             }
             self.paths.answer_to(from.0, received);
+            self.note_failover(from, slot, &message);
             self.handle(slot, Input::Received { from, message });
+        }
+    }
+
+    /// The vote of a successor is the first step of a failover.
+    fn note_failover(&self, from: NodeId, slot: SlotId, message: &Message) {
+        let active = || self.slots.get(&slot).and_then(|r| r.machine.active());
+        if let Message::Split(vote) = message
+            && vote.able
+            && active().is_some_and(|active| active.node != from)
+        {
+            crash::failover_begins();
+            crash::point(Step::VoteReceived);
         }
     }
 
@@ -345,8 +359,14 @@ impl Thread {
         };
         let mut effects = std::mem::take(&mut self.effects);
         running.machine.handle(now(), input, &mut effects);
+        let mut is_decided = false;
         for effect in effects.drain(..) {
+            let is_answer = is_decided && matches!(effect, Effect::Send { .. });
+            is_decided |= matches!(effect, Effect::Decided { .. });
             self.carry_out(slot, effect);
+            if is_answer {
+                crash::point(Step::VoterAnswered);
+            }
         }
         self.effects = effects;
     }
@@ -360,6 +380,7 @@ impl Thread {
                 }
             }
             Effect::Persist { record, decision } => {
+                crash::point(Step::VoteCounted);
                 let number = self.next_number;
                 self.next_number = (number + 1) & WRITING_NUMBER_MAX;
                 let writing = Writing { slot, number };
@@ -371,6 +392,7 @@ impl Thread {
             }
             // A reader that is far behind misses a line of the log, never a decision.
             Effect::Decided { record, decision } => {
+                crash::point(Step::RecordInForce);
                 self.view_at = Time::ZERO;
                 let disk = self.slots.get(&slot).map_or(Duration::ZERO, |r| r.disk);
                 let _ = self.notices.try_send(Notice::Decided {

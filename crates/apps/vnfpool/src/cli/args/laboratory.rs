@@ -26,6 +26,9 @@ pub(crate) enum LabCommand {
     /// Run one scenario several times and print what was measured
     #[command(after_help = LAB_RUN_EXAMPLES)]
     Run(LabRun),
+    /// Run every scenario, ours and the rival's, and draw one table
+    #[command(after_help = LAB_MATRIX_EXAMPLES)]
+    Matrix(LabMatrix),
     /// List the scenarios
     List,
     /// Remove what an interrupted run left behind
@@ -61,6 +64,47 @@ pub(crate) struct LabRun {
     /// Leave the lab up if a run fails and print where its logs are
     #[arg(long)]
     pub(crate) keep: bool,
+}
+
+/// Arguments of `vnfpool lab matrix`.
+#[derive(Debug, Args)]
+pub(crate) struct LabMatrix {
+    /// Only these scenarios; `vnfpool lab list` names them
+    #[arg(value_name = "SCENARIO")]
+    pub(crate) scenarios: Vec<String>,
+    /// Only a few short scenarios: a minute together
+    #[arg(long, conflicts_with = "scenarios")]
+    pub(crate) smoke: bool,
+    /// Runs of each scenario
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(crate) runs: u32,
+    /// Leave the rival out
+    #[arg(long)]
+    pub(crate) without_rival: bool,
+    /// Timing profile of the pool
+    #[arg(long, value_enum, default_value_t = Profile::Default)]
+    pub(crate) profile: Profile,
+    /// Print JSON, one object a scenario and system, as soon as each is measured
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Write the table as a page, anew after each scenario
+    #[arg(
+        long,
+        value_name = "FILE",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "vnfpool-matrix.html"
+    )]
+    pub(crate) html: Option<PathBuf>,
+    /// Write the table in Markdown, anew after each scenario
+    #[arg(
+        long,
+        value_name = "FILE",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "vnfpool-matrix.md"
+    )]
+    pub(crate) markdown: Option<PathBuf>,
 }
 
 /// Arguments of `vnfpool bench`.
@@ -112,6 +156,16 @@ Examples:
   vnfpool lab run silent --runs 20 --json
   vnfpool lab run freeze --profile fast --rival keepalived
   vnfpool lab run silent --rival keepalived --advert-ms 1000";
+
+const LAB_MATRIX_EXAMPLES: &str = "\
+Needs root: it makes network namespaces, and removes them at the end, also after Ctrl-C. The exit
+code is 1 if vnfpool had two owners or a stale frame in any run, lost a connection that has to live,
+was not ready again after a fault, or could not be measured. What the rival does is never a failure.
+
+Examples:
+  vnfpool lab matrix --json --html                      everything: the better part of an hour
+  vnfpool lab matrix --smoke --without-rival            a minute
+  vnfpool lab matrix silent freeze --runs 5 --html=two.html";
 
 pub(super) const BENCH_EXAMPLES: &str = "\
 Examples:

@@ -13,7 +13,7 @@ pub(crate) use self::daemons::{
     ElementCommand, ElementJoin, ElementRun, ManagerCommand, ManagerInit, ManagerRun,
 };
 use self::laboratory::{BENCH_EXAMPLES, DEMO_EXAMPLES};
-pub(crate) use self::laboratory::{Bench, Demo, LabCommand, LabRun, Profile, Rival};
+pub(crate) use self::laboratory::{Bench, Demo, LabCommand, LabMatrix, LabRun, Profile, Rival};
 pub(crate) use self::operator::{
     Audit, Fence, PoolApply, PoolCommand, PoolDelete, PoolShow, Status, Switchover, TokenCommand,
     TokenCreate, Watch,
