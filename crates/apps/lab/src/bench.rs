@@ -25,11 +25,13 @@ const SCENARIOS: &[(&str, u32)] = &[
     ("switchover", 20),
     ("switchback", 20),
     ("stop", 20),
-    ("link", 5),
-    ("partition", 5),
-    ("heal", 5),
-    ("manager-kill", 5),
-    ("quorum-loss", 5),
+    ("agent-kill", 20),
+    ("agent-upgrade", 20),
+    ("link", 20),
+    ("partition", 20),
+    ("heal", 20),
+    ("manager-kill", 20),
+    ("quorum-loss", 20),
     ("load", 1),
 ];
 
