@@ -115,6 +115,7 @@ pub(crate) fn run(args: &ElementRun) -> anyhow::Result<()> {
 async fn serve(config: ElementConfig, estate: Option<Estate>) -> anyhow::Result<()> {
     // Whoever asks early is answered as well: by a clean stop.
     let stop = daemon::Stop::watch()?;
+    let credentials = load_credentials(&config)?;
     // Held to the end: what a second agent would close at its start is what this one serves with.
     let _lock = lock::take(&config.dir)?;
     let (plane, inherited) = match resume(&config, estate.as_ref()) {
@@ -129,6 +130,7 @@ async fn serve(config: ElementConfig, estate: Option<Estate>) -> anyhow::Result<
     let start = Start {
         plane: Arc::clone(&plane),
         config,
+        credentials,
         estate,
         inherited,
         stop,
@@ -157,6 +159,7 @@ struct Start {
     /// The caller takes it away, also when serving fails half-way.
     plane: Arc<Mutex<Option<DataPlane>>>,
     config: ElementConfig,
+    credentials: Credentials,
     estate: Option<Estate>,
     inherited: Option<Inherited>,
     stop: daemon::Stop,
@@ -166,6 +169,7 @@ async fn serve_behind(start: Start) -> anyhow::Result<()> {
     let Start {
         plane,
         config,
+        credentials,
         estate,
         mut inherited,
         mut stop,
@@ -181,7 +185,6 @@ async fn serve_behind(start: Start) -> anyhow::Result<()> {
         None => Vec::new(),
     };
     let (pulse, thread) = Pulse::start(paths, keys, first, notices, prepare)?;
-    let credentials = load_credentials(&config)?;
     let (incarnation, continuity) = identity_of(&config, inherited.as_ref())?;
     let setup = SetupKeeper::new(estate.as_ref(), &config, incarnation, continuity);
     if let Err(error) = vnfpool_conntrack::enable_events() {
