@@ -43,10 +43,10 @@ pub use namespaces::{
     VIP_OUTSIDE_V4, VIP_OUTSIDE_V6, Watched,
 };
 pub use observe::Observer;
-pub use report::{DemoReport, FamilySummary, Resident, Spread, StepReport, Summary};
+pub use report::{DemoReport, FamilySummary, Resident, Spread, StepReport, StepsSummary, Summary};
 pub use run::{Rival, RunOptions, lab_run};
 pub use traffic::Download;
-pub use vnfpool::{Profile, element_file};
+pub use vnfpool::{Profile, TakeoverSteps, element_file};
 
 /// Prints the scenarios, one a line.
 ///

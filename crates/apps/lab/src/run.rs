@@ -15,7 +15,7 @@ use crate::scenarios::{self, Injection, Scenario, Stage};
 use crate::signals;
 use crate::system::{Scene, System};
 use crate::traffic::Traffic;
-use crate::vnfpool::{Profile, Vnfpool};
+use crate::vnfpool::{Profile, TakeoverSteps, Vnfpool};
 
 /// The undisturbed time before a fault; the connections have moved data by then.
 const WARM_UP: Duration = Duration::from_millis(400);
@@ -101,6 +101,9 @@ pub fn lab_run(
     }
     if !options.json {
         writeln!(output, "{}", crate::report::table(&summaries))?;
+        for budget in crate::report::budgets(&summaries) {
+            writeln!(output, "where the time went: {budget}")?;
+        }
     }
     Ok(summaries)
 }
@@ -204,6 +207,8 @@ fn measure_here(
 #[derive(Debug, Clone)]
 pub(crate) struct RunFigures {
     pub(crate) figures: Figures,
+    /// Where the time of the takeover went, if there was one and the system tells.
+    pub(crate) steps: Option<TakeoverSteps>,
     /// How long the operator's command took, in ms, where there was one.
     pub(crate) command_ms: Option<f64>,
     /// From the end of the fault until the pool was ready for the next one, in ms; none when it
@@ -251,6 +256,7 @@ fn run_once(stage: &mut Stage<'_>, scenario: &dyn Scenario) -> Result<RunFigures
     let active = scene.owner()?;
     clock::sleep_until(clock::now() + random_below(clock::nanos(stage.system.heartbeat())));
     let from = clock::now() - clock::nanos(LEAD);
+    stage.system.mark_logs(&scene.lab);
     let injection = scenario.inject(stage, active)?;
     let length = WINDOW_BASE + stage.system.detection() * 2;
     signals::sleep(scenario.window().unwrap_or(length))?;
@@ -263,11 +269,15 @@ fn run_once(stage: &mut Stage<'_>, scenario: &dyn Scenario) -> Result<RunFigures
         to,
     };
     let figures = measure::figures(window, active, &traffic.log(), &scene.observer.sightings());
+    let steps = figures
+        .takeover_ms
+        .and_then(|_| stage.system.takeover_steps(&scene.lab, active.other()));
     drop(traffic);
     scenario.heal(stage, active).context("healing the fault")?;
     stage.scene.lab.mend()?;
     Ok(RunFigures {
         figures,
+        steps,
         command_ms: command_ms(injection),
         recovery_ms: recovery_ms(stage)?,
     })

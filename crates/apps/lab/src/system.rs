@@ -8,6 +8,7 @@ use anyhow::{Result, bail};
 use crate::namespaces::{Gateway, Lab, ProcessMark};
 use crate::observe::Observer;
 use crate::signals;
+use crate::vnfpool::TakeoverSteps;
 
 /// A laboratory with its ownership probe: where systems are put to the test.
 #[derive(Debug)]
@@ -111,6 +112,15 @@ pub(crate) trait System {
     /// Replaces the program that runs on a gateway, as after an upgrade.
     fn replace_agent(&mut self, scene: &Scene, gateway: Gateway) -> Result<()> {
         self.start_again(scene, gateway)
+    }
+
+    /// From now on logs are about the fault that comes.
+    fn mark_logs(&mut self, _lab: &Lab) {}
+
+    /// Where the time of the takeover by `gateway` since [`System::mark_logs`] went, if the system
+    /// tells that.
+    fn takeover_steps(&self, _lab: &Lab, _gateway: Gateway) -> Option<TakeoverSteps> {
+        None
     }
 
     /// Every process of the manager, where there is one.

@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use crate::measure::FamilyFigures;
 use crate::run::RunFigures;
+use crate::vnfpool::TakeoverSteps;
 
 /// Smallest, median, 99th percentile and largest of some values. With fewer than a hundred
 /// values the percentile is the largest.
@@ -72,6 +73,8 @@ pub struct Summary {
     pub no_owner_ms: u64,
     /// From the fault to the first owner frame of the other gateway; of the runs that had one.
     pub takeover_ms: Option<Spread>,
+    /// Where the time of the takeovers went, if the system tells.
+    pub takeover_steps: Option<StepsSummary>,
     /// Runs in which the other gateway took over.
     pub takeovers: usize,
     /// How long the operator's command took, in the planned scenarios.
@@ -91,6 +94,70 @@ pub struct Summary {
     pub tap_missed: u64,
     /// Resident memory after the last run.
     pub resident: Resident,
+}
+
+/// The steps of many takeovers; each from the end of the one before.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct StepsSummary {
+    /// From the last word of the former active until the vote.
+    pub silence_ms: Spread,
+    /// Until the manager's answer.
+    pub answer_ms: Spread,
+    /// Of that, the manager's disk.
+    pub disk_ms: Spread,
+    /// Until the gate was open.
+    pub opening_ms: Spread,
+    /// Until the LANs were told.
+    pub telling_ms: Spread,
+}
+
+impl StepsSummary {
+    fn of(runs: &[RunFigures]) -> Option<Self> {
+        let spread = |step: &dyn Fn(&TakeoverSteps) -> f64| {
+            Spread::of(runs.iter().filter_map(|run| run.steps.as_ref()).map(step))
+        };
+        Some(Self {
+            silence_ms: spread(&|steps| steps.silence_ms)?,
+            answer_ms: spread(&|steps| steps.answer_ms)?,
+            disk_ms: spread(&|steps| steps.disk_ms)?,
+            opening_ms: spread(&|steps| steps.opening_ms)?,
+            telling_ms: spread(&|steps| steps.telling_ms)?,
+        })
+    }
+
+    /// For people: p50 and the largest of each.
+    fn line(&self) -> String {
+        let steps = [
+            ("silence", self.silence_ms),
+            ("answer", self.answer_ms),
+            ("(its disk", self.disk_ms),
+            ("opening", self.opening_ms),
+            ("telling", self.telling_ms),
+        ];
+        let one = |(name, spread): (&str, Spread)| {
+            let end = if name.starts_with('(') { ")" } else { "" };
+            format!("{name} {:.2}/{:.2}{end}", spread.p50, spread.max)
+        };
+        steps.map(one).join(", ")
+    }
+}
+
+/// One line for each system that tells where the time of its takeovers went; ms, p50/max.
+pub(crate) fn budgets(summaries: &[Summary]) -> Vec<String> {
+    let one = |summary: &Summary| {
+        let steps = summary.takeover_steps?;
+        let Summary {
+            scenario,
+            system,
+            profile,
+            ..
+        } = summary;
+        Some(format!(
+            "{scenario}, {system} {profile}, ms p50/max: {}",
+            steps.line()
+        ))
+    };
+    summaries.iter().filter_map(one).collect()
 }
 
 /// Resident memory of a system's processes, in KiB.
@@ -145,6 +212,7 @@ pub(crate) fn summarise(
             .unwrap_or(0),
         no_owner_ms: runs.iter().map(|run| run.figures.no_owner_ms).sum(),
         takeover_ms: spread(&|run| run.figures.takeover_ms),
+        takeover_steps: StepsSummary::of(runs),
         takeovers: runs
             .iter()
             .filter(|run| run.figures.takeover_ms.is_some())

@@ -3,6 +3,7 @@
 mod files;
 mod status;
 mod system;
+mod takeover;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -19,6 +20,8 @@ use crate::signals;
 use crate::system::{Scene, System};
 pub use files::element_file;
 use status::SlotState;
+use takeover::Marks;
+pub use takeover::TakeoverSteps;
 
 const MANAGER_ADDRESS: &str = "10.9.0.10";
 const MANAGER_PORT: &str = "7400";
@@ -90,6 +93,7 @@ pub(crate) struct Vnfpool {
     manager_host: &'static str,
     manager: Option<Daemon>,
     elements: [Option<Daemon>; 2],
+    marks: Marks,
 }
 
 impl Vnfpool {
@@ -109,6 +113,7 @@ impl Vnfpool {
             manager_host: "manager",
             manager: None,
             elements: [None, None],
+            marks: Marks::default(),
         })
     }
 
@@ -304,6 +309,14 @@ fn complaints(lab: &Lab, manager_host: &str) -> String {
         }
         text
     })
+}
+
+pub(super) fn element_log(lab: &Lab, gateway: Gateway) -> PathBuf {
+    lab.directory().join(format!("{gateway}-element.log"))
+}
+
+pub(super) fn manager_log(lab: &Lab) -> PathBuf {
+    lab.directory().join("manager-manager.log")
 }
 
 fn element_directory(lab: &Lab, gateway: Gateway) -> PathBuf {

@@ -7,9 +7,10 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use rustix::process::Signal;
 
-use super::{MANAGER_ADDRESS, READY_LIMIT, STOP_LIMIT, Vnfpool, files};
+use super::takeover::{Marks, TakeoverSteps};
+use super::{MANAGER_ADDRESS, READY_LIMIT, STOP_LIMIT, Vnfpool, element_log, files, manager_log};
 use crate::command;
-use crate::namespaces::{Gateway, ProcessMark};
+use crate::namespaces::{Gateway, Lab, ProcessMark};
 use crate::process::Daemon;
 use crate::system::{Scene, System};
 
@@ -117,6 +118,16 @@ impl System for Vnfpool {
             daemon.signal(Signal::HUP);
         }
         Ok(())
+    }
+
+    fn mark_logs(&mut self, lab: &Lab) {
+        let elements = Gateway::BOTH.map(|gateway| element_log(lab, gateway));
+        self.marks = Marks::set([&elements[0], &elements[1]], &manager_log(lab));
+    }
+
+    fn takeover_steps(&self, lab: &Lab, gateway: Gateway) -> Option<TakeoverSteps> {
+        let log = element_log(lab, gateway);
+        self.marks.steps(gateway.index(), &log, &manager_log(lab))
     }
 
     fn manager_processes(&mut self) -> Vec<ProcessMark> {

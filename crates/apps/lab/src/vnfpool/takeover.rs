@@ -1,0 +1,109 @@
+//! Where the time of a takeover went, as the daemons tell it in their logs.
+
+use std::fs;
+use std::path::Path;
+
+use serde::Serialize;
+
+/// The steps of one takeover, in ms, each from the end of the one before.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct TakeoverSteps {
+    /// From the last word of the former active until the vote; 0 after a handover.
+    pub silence_ms: f64,
+    /// Until the manager's answer; 0 after a handover.
+    pub answer_ms: f64,
+    /// Of that, the manager's disk.
+    pub disk_ms: f64,
+    /// Until the gate was open.
+    pub opening_ms: f64,
+    /// Until the LANs were told.
+    pub telling_ms: f64,
+}
+
+/// How long the logs were before a fault: what comes after is about it.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Marks {
+    elements: [usize; 2],
+    manager: usize,
+}
+
+impl Marks {
+    pub(super) fn set(elements: [&Path; 2], manager: &Path) -> Self {
+        Self {
+            elements: elements.map(|log| read(log).len()),
+            manager: read(manager).len(),
+        }
+    }
+
+    /// The steps of the first takeover since then by the element with this index and log.
+    pub(super) fn steps(
+        &self,
+        index: usize,
+        element: &Path,
+        manager: &Path,
+    ) -> Option<TakeoverSteps> {
+        let since = |log: &str, mark: usize| log.get(mark..).unwrap_or_default().to_owned();
+        let element = since(&read(element), self.elements[index]);
+        let manager = since(&read(manager), self.manager);
+        parse(&element, &manager)
+    }
+}
+
+fn read(log: &Path) -> String {
+    fs::read_to_string(log).unwrap_or_default()
+}
+
+fn parse(element: &str, manager: &str) -> Option<TakeoverSteps> {
+    let told = "the gate is open, the LANs are told";
+    let line = element.lines().find(|line| line.contains(told))?;
+    let answer_ms = millis(line, "answer_us=")?;
+    let record = manager
+        .lines()
+        .find(|line| line.contains("a record is on disk"));
+    // A handover needs no record; one that is written meanwhile is of something else.
+    let disk_ms = record.filter(|_| answer_ms > 0.0);
+    Some(TakeoverSteps {
+        silence_ms: millis(line, "silence_us=")?,
+        answer_ms,
+        disk_ms: disk_ms
+            .and_then(|line| millis(line, "disk_us="))
+            .unwrap_or(0.0),
+        opening_ms: millis(line, "opening_us=")?,
+        telling_ms: millis(line, "telling_us=")?,
+    })
+}
+
+fn millis(line: &str, key: &str) -> Option<f64> {
+    let value = line
+        .split_whitespace()
+        .find_map(|word| word.strip_prefix(key))?;
+    let micros: u32 = value.parse().ok()?;
+    Some(f64::from(micros) / 1_000.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_takeover_is_read_with_its_record() {
+        let element = "12:00 INFO role slot=\"main\"\n\
+            12:00 INFO the gate is open, the LANs are told slot=1 epoch=3.0 silence_us=50012 \
+            answer_us=1500 opening_us=7 telling_us=120\n\
+            12:01 INFO the gate is open, the LANs are told slot=1 epoch=5.0 silence_us=1 \
+            answer_us=1 opening_us=1 telling_us=1\n";
+        let manager = "12:00 INFO a record is on disk slot=1 term=3 disk_us=400\n";
+        let steps = parse(element, manager).unwrap();
+        assert_eq!(
+            steps,
+            TakeoverSteps {
+                silence_ms: 50.012,
+                answer_ms: 1.5,
+                disk_ms: 0.4,
+                opening_ms: 0.007,
+                telling_ms: 0.12,
+            }
+        );
+        assert_eq!(parse("", manager), None);
+    }
+}
