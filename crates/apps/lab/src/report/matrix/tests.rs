@@ -18,6 +18,7 @@ fn summary(system: &str) -> Summary {
         two_owners_max_ms: 0,
         no_owner_ms: 5,
         takeover_ms: None,
+        takeover_steps: None,
         takeovers: 0,
         command_ms: None,
         role_changes: Spread::of([1.0, 1.0]),
