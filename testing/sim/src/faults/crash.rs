@@ -51,9 +51,11 @@ pub(super) const RESTART_WITHOUT_MEMORY: Fault = Fault {
     name: "agent-restarts-without-memory",
     inject: |world, random| {
         let node = any_element(world, random);
-        // Both at once is more than an incarnation can stand (`element/incarnation.rs`).
-        if world.hosts[node].wall_step_ms >= 0 && world.hosts[node].incarnation_on_disk < SET_BACK {
-            world.hosts[node].incarnation_on_disk = 0;
+        let (now, host) = (world.now, &mut world.hosts[node]);
+        // A clock that was set back since the last life as well is more than an incarnation can
+        // stand (`element/incarnation.rs`).
+        if host.wall_ms(now) > host.incarnation_on_disk {
+            host.incarnation_on_disk = 0;
         }
         world.kill(node);
         let ns = random.magnitude(1_000_000, 300_000_000);
@@ -61,9 +63,6 @@ pub(super) const RESTART_WITHOUT_MEMORY: Fault = Fault {
         world.start(node);
     },
 };
-
-/// Incarnations above this come from a wall clock that was ahead once.
-const SET_BACK: u64 = 1_700_000_000_000 + 3_000_000;
 
 fn restart(world: &mut World, random: &mut Random) {
     let node = any_element(world, random);

@@ -88,10 +88,15 @@ impl Host {
         self.frozen_until > now
     }
 
+    /// What the wall clock says, in milliseconds.
+    pub(crate) const fn wall_ms(&self, now: u64) -> u64 {
+        (WALL_MS + now / 1_000_000).saturating_add_signed(self.wall_step_ms)
+    }
+
     /// The next incarnation, as the agent takes it: above the last one whatever the wall clock
     /// says, and above every earlier one as long as the directory or the wall clock is right.
     pub(crate) const fn take_incarnation(&mut self, now: u64) {
-        let wall = (WALL_MS + now / 1_000_000).saturating_add_signed(self.wall_step_ms);
+        let wall = self.wall_ms(now);
         let next = self.incarnation_on_disk + 1;
         self.incarnation = if next > wall { next } else { wall };
         self.incarnation_on_disk = self.incarnation;

@@ -163,7 +163,8 @@ fn damaged_files_are_named() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    /// Goal: a hostile request is refused, whatever is in it; it never panics.
+    /// Goal: a hostile request is refused, whatever is in it; it never panics. (What is not signed, such
+    /// as the padding of the signature, may differ: the key is the same then.)
     #[test]
     fn hostile_requests_are_refused(
         changes in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6),
@@ -172,6 +173,7 @@ proptest! {
     ) {
         let dir = tempfile::tempdir().unwrap();
         let request = PendingKey::create(dir.path()).unwrap().request_pem().unwrap();
+        let own = KeyFingerprint::of_request(&request).unwrap();
         let body: String = request.lines().filter(|line| !line.starts_with("---")).collect();
         let whole = data_encoding::BASE64.decode(body.as_bytes()).unwrap();
         let mut changed = whole.clone();
@@ -185,7 +187,8 @@ proptest! {
                 "-----BEGIN CERTIFICATE REQUEST-----\n{}\n-----END CERTIFICATE REQUEST-----\n",
                 data_encoding::BASE64.encode(&der)
             );
-            prop_assert!(der == whole || KeyFingerprint::of_request(&pem).is_err());
+            let read = KeyFingerprint::of_request(&pem);
+            prop_assert!(read.is_err() || read.is_ok_and(|key| key == own));
         }
     }
 }
