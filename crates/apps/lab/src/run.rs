@@ -149,7 +149,8 @@ pub(crate) fn measure(
             system: system.as_mut(),
         };
         let measured = measure_here(scenario, runs, &mut stage, &mut figures, progress);
-        if keep {
+        let failed = measured.is_err() || figures.iter().any(|run| run.recovery.is_err());
+        if keep && failed {
             scene.lab.keep()?;
             let directory = scene.lab.directory().display();
             let id = scene.lab.id();
@@ -211,9 +212,9 @@ pub(crate) struct RunFigures {
     pub(crate) steps: Option<TakeoverSteps>,
     /// How long the operator's command took, in ms, where there was one.
     pub(crate) command_ms: Option<f64>,
-    /// From the end of the fault until the pool was ready for the next one, in ms; none when it
-    /// did not get ready.
-    pub(crate) recovery_ms: Option<f64>,
+    /// From the end of the fault until the pool was ready for the next one, in ms, or why it did
+    /// not get ready.
+    pub(crate) recovery: Result<f64, String>,
 }
 
 impl RunFigures {
@@ -228,10 +229,10 @@ impl RunFigures {
             stale_frames,
             ..
         } = &self.figures;
-        let recovery = self.recovery_ms.map_or_else(
-            || "not ready again".to_owned(),
-            |ms| format!("ready again {ms:.0} ms after its end"),
-        );
+        let recovery = match &self.recovery {
+            Ok(ms) => format!("ready again {ms:.0} ms after its end"),
+            Err(why) => format!("not ready again: {why}"),
+        };
         let takeover =
             takeover_ms.map_or_else(|| "none".to_owned(), |takeover| format!("{takeover:.1} ms"));
         format!(
@@ -279,16 +280,18 @@ fn run_once(stage: &mut Stage<'_>, scenario: &dyn Scenario) -> Result<RunFigures
         figures,
         steps,
         command_ms: command_ms(injection),
-        recovery_ms: recovery_ms(stage)?,
+        recovery: recovery(stage)?,
     })
 }
 
 /// Waits until the pool is ready again. One that does not get ready is a result, not an error.
-fn recovery_ms(stage: &mut Stage<'_>) -> Result<Option<f64>> {
+fn recovery(stage: &mut Stage<'_>) -> Result<Result<f64, String>> {
     let healed = clock::now();
     let ready = stage.system.wait_ready(stage.scene);
     signals::check()?;
-    Ok(ready.ok().map(|_| clock::millis(clock::now() - healed)))
+    Ok(ready
+        .map(|_| clock::millis(clock::now() - healed))
+        .map_err(|error| format!("{error:#}")))
 }
 
 fn command_ms(injection: Injection) -> Option<f64> {

@@ -118,8 +118,9 @@ fn failures_of(summary: &Summary, keeps_connections: bool) -> Vec<String> {
     }
     if summary.recoveries < summary.runs {
         let not = summary.runs - summary.recoveries;
+        let why = summary.not_ready.as_deref().unwrap_or("no reason is known");
         failures.push(format!(
-            "not ready again after {not} of {} runs",
+            "not ready again after {not} of {} runs: {why}",
             summary.runs
         ));
     }

@@ -88,6 +88,8 @@ pub struct Summary {
     pub recovery_ms: Option<Spread>,
     /// Runs in which it had.
     pub recoveries: usize,
+    /// Why it had not, in the last run in which it had not.
+    pub not_ready: Option<String>,
     /// IPv6, counted separately.
     pub ipv6: FamilySummary,
     /// Frames that the tap missed; not 0 makes the ownership figures lower bounds.
@@ -220,8 +222,9 @@ pub(crate) fn summarise(
         command_ms: spread(&|run| run.command_ms),
         role_changes: spread(&|run| u32::try_from(run.figures.role_changes).ok().map(f64::from)),
         stale_frames: runs.iter().map(|run| run.figures.stale_frames).sum(),
-        recovery_ms: spread(&|run| run.recovery_ms),
-        recoveries: runs.iter().filter(|run| run.recovery_ms.is_some()).count(),
+        recovery_ms: spread(&|run| run.recovery.as_ref().ok().copied()),
+        recoveries: runs.iter().filter(|run| run.recovery.is_ok()).count(),
+        not_ready: runs.iter().rev().find_map(|run| run.recovery.clone().err()),
         ipv6: family(runs.iter().map(|run| &run.figures.ipv6)),
         tap_missed: runs.iter().map(|run| run.figures.tap_missed).sum(),
         resident,

@@ -25,6 +25,7 @@ fn summary(system: &str) -> Summary {
         stale_frames: 0,
         recovery_ms: Spread::of([400.0, 1200.0]),
         recoveries: 2,
+        not_ready: None,
         ipv6: FamilySummary {
             outage_ms: Spread::of([1.0, 1.0]),
             probes_lost: none,

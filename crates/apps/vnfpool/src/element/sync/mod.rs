@@ -21,6 +21,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 use vnfpool_conntrack::Scope;
+use vnfpool_heartbeat::Waker;
 use vnfpool_model::{Epoch, Role, SlotId};
 use vnfpool_statesync::{ReceiverStatus, SenderStatus};
 use vnfpool_succession::element::Input;
@@ -301,12 +302,25 @@ impl Drop for SetAtEnd {
     }
 }
 
-/// The network's side of a machine's thread.
+/// The network's side of a machine's thread. The thread ends when it is dropped.
 struct Io {
     /// Bytes for the peer.
     outgoing: mpsc::Receiver<bytes::Bytes>,
     /// Bytes of the peer; false when the thread does not take them any more.
     incoming: Box<dyn FnMut(bytes::Bytes) -> Taken + Send>,
+    /// Has the thread look, once `outgoing` is gone, whether the stream is over.
+    at_end: WakeAtEnd,
+}
+
+/// Wakes a thread when dropped, if it waits for more than its queue.
+struct WakeAtEnd(Option<Waker>);
+
+impl Drop for WakeAtEnd {
+    fn drop(&mut self) {
+        if let Some(waker) = &self.0 {
+            waker.wake();
+        }
+    }
 }
 
 /// Whether the thread takes bytes.
@@ -320,10 +334,9 @@ enum Taken {
 
 /// Carries bytes between a thread and a stream until either ends.
 async fn carry(io: Io, mut writer: FrameWriter, mut reader: FrameReader) {
-    let Io {
-        mut outgoing,
-        mut incoming,
-    } = io;
+    // Declared first, dropped last: after `outgoing`.
+    let _at_end = io.at_end;
+    let (mut outgoing, mut incoming) = (io.outgoing, io.incoming);
     let write = async {
         while let Some(bytes) = outgoing.recv().await {
             if writer.send(bytes).await.is_err() {

@@ -14,7 +14,7 @@ use vnfpool_model::{Epoch, SlotId};
 use vnfpool_statesync::wire::Decoder;
 use vnfpool_statesync::{Effects, Receiver, ReceiverAction, ReceiverInput, ReceiverStatus, Ticket};
 
-use super::{Io, SetAtEnd, Taken};
+use super::{Io, SetAtEnd, Taken, WakeAtEnd};
 use crate::pulse::now;
 
 /// Messages that wait for the thread; the stream waits when it is full.
@@ -122,6 +122,8 @@ pub(super) fn start(slot: SlotId, scope: Scope) -> (Handle, Io) {
         Io {
             outgoing: outgoing_receiver,
             incoming,
+            // Its thread looks by itself, often enough: nobody waits for its end.
+            at_end: WakeAtEnd(None),
         },
     )
 }

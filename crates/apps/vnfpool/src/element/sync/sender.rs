@@ -15,7 +15,7 @@ use vnfpool_statesync::{Effects, Limits, Sender, SenderAction, SenderInput, Send
 use vnfpool_succession::element::Input;
 use vnfpool_wire::datagram::Member;
 
-use super::{Io, SetAtEnd, Taken};
+use super::{Io, SetAtEnd, Taken, WakeAtEnd};
 use crate::element::pulse::Pulse;
 use crate::pulse::now;
 
@@ -37,7 +37,7 @@ enum Command {
     Drain,
 }
 
-/// The thread ends when its handle is dropped.
+/// The thread ends when its handle is dropped or the stream ends.
 #[derive(Debug)]
 pub(super) struct Handle {
     commands: SyncSender<Command>,
@@ -136,6 +136,7 @@ pub(super) fn start(
         told: Mutex::new(None),
         status,
     };
+    let at_end = WakeAtEnd(Some(waker.clone()));
     let incoming = Box::new(move |bytes| {
         let taken = match commands.try_send(Command::Bytes(bytes)) {
             Ok(()) => Taken::Yes,
@@ -150,6 +151,7 @@ pub(super) fn start(
         Io {
             outgoing: outgoing_receiver,
             incoming,
+            at_end,
         },
     ))
 }
@@ -201,6 +203,11 @@ impl Thread {
         })?;
         self.feed(SenderInput::Connected)?;
         while !self.over && !self.parts.stop.load(Ordering::Acquire) {
+            if self.parts.outgoing.is_closed() {
+                // A standby that has everything but its acknowledgement under way gets nothing
+                // more to send: it has to be looked for.
+                anyhow::bail!("the standby ended it");
+            }
             let drained = self.read_events()?;
             self.obey()?;
             if self.machine.deadline().is_some_and(|due| due <= now()) {
@@ -334,12 +341,47 @@ impl Drop for Thread {
 #[cfg(test)]
 mod tests {
     use std::collections::VecDeque;
+    use std::time::{Duration, Instant};
 
     use vnfpool_model::Incarnation;
+    use vnfpool_statesync::wire::Body;
     use vnfpool_wire::datagram::NodeId;
 
     use super::*;
     use crate::element::pulse;
+
+    fn standby() -> Member {
+        Member {
+            node: NodeId(2),
+            incarnation: Incarnation(1),
+        }
+    }
+
+    /// Goal: a standby that turns the stream away when it has everything, and so is sent nothing
+    /// more, is seen to have done so; else no stream is ever opened anew. (Needs root, for the
+    /// kernel's events.)
+    #[test]
+    fn a_stream_that_the_standby_ends_is_over() {
+        let (pulse, _inbox) = Pulse::new().unwrap();
+        let epoch = Epoch { term: 1, turn: 0 };
+        let scope = Scope::new(std::iter::empty());
+        let (handle, mut io) = start(SlotId(1), standby(), pulse, scope, epoch).unwrap();
+        // The snapshot is over when the thread wants no more of the table.
+        let mut decoder = Decoder::new();
+        loop {
+            decoder.push(&io.outgoing.blocking_recv().unwrap());
+            let mut frames = std::iter::from_fn(|| decoder.next_frame().unwrap());
+            if frames.any(|frame| matches!(frame.body, Body::SnapshotEnd { .. })) {
+                break;
+            }
+        }
+        drop(io);
+        let asked = Instant::now();
+        while !handle.has_ended() {
+            assert!(asked.elapsed() < Duration::from_secs(60), "never ends");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
 
     /// Goal: a stream that ends by an error leaves nobody in sync (I5). Method: nobody carries
     /// its bytes. (Needs root, for the kernel's events.)
@@ -349,10 +391,7 @@ mod tests {
         let (outgoing, nobody) = mpsc::channel(1);
         drop(nobody);
         let (_commands, received) = sync_channel(1);
-        let to = Member {
-            node: NodeId(2),
-            incarnation: Incarnation(1),
-        };
+        let to = standby();
         let parts = Parts {
             slot: SlotId(1),
             to,
