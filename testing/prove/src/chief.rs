@@ -1,6 +1,6 @@
 //! The manager with its disk: one part of the world.
 
-use vnfpool_model::Time;
+use vnfpool_model::{Pace, Time};
 use vnfpool_succession::manager::{Decision, Effect, Input, Settings, Slot};
 use vnfpool_succession::model::Clock;
 use vnfpool_wire::datagram::{Message, NodeId, Record};
@@ -38,6 +38,8 @@ pub enum Cue {
     },
     /// A new life from the disk.
     Live,
+    /// It is to prefer the other pace for the terms to come.
+    OtherPace,
     /// The operator's word that an element is off.
     Fenced(NodeId),
 }
@@ -130,6 +132,19 @@ impl Chief {
                 }
             }
             Cue::Live => self.live(world, &mut trace),
+            Cue::OtherPace => {
+                let next = self.life.as_ref().map(Slot::next_pace);
+                let longest = world.timing().pace();
+                let lease_ms = match next == Some(longest) {
+                    true => world.other_lease * longest.heartbeat_interval_ms,
+                    false => longest.lease_ms,
+                };
+                let pace = Pace {
+                    lease_ms,
+                    ..longest
+                };
+                self.handle(world, Input::Pace(pace), letters, &mut trace);
+            }
             Cue::Fenced(node) => self.handle(world, Input::Fenced(node), letters, &mut trace),
         }
         if let Some(life) = &mut self.life {
@@ -140,8 +155,10 @@ impl Chief {
 
     fn live(&mut self, world: &World, trace: &mut Trace) {
         self.boot += 1;
+        let timing = world.timing();
         let settings = Settings {
-            timing: world.timing(),
+            timing: self.disk.map_or(timing, |record| timing.at(record.pace)),
+            lease_ms_max: timing.lease_ms,
             preferred: Some(NodeId(1)),
             preferred_expected: true,
             boot: self.boot,

@@ -251,7 +251,8 @@ impl Host {
         self.kept = None;
         let settings = Settings {
             me: self.member(),
-            timing: world.timing_of(self.node),
+            timing: world.timing(),
+            lease_ms_max: world.timing().lease_ms,
             on_quorum_loss: world.on_quorum_loss,
         };
         self.life = Some(Element::new(settings, now(self.node)));

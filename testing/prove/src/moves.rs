@@ -57,6 +57,8 @@ pub enum Move {
     MendStream,
     /// An element is switched off, and the operator says so.
     Fence(u8),
+    /// The manager prefers the other pace.
+    OtherPace,
     /// A snapshot is taken.
     Save(u8),
     /// A virtual machine is put back to its snapshot.
@@ -94,6 +96,7 @@ impl Move {
             Self::Restore(n) => (23, n),
             Self::Kill(n) => (24, n),
             Self::Resume(n) => (25, n),
+            Self::OtherPace => (26, 0),
         };
         (kind << 8) | node as u16
     }
@@ -128,7 +131,8 @@ impl Move {
             22 => Self::Save(node),
             23 => Self::Restore(node),
             24 => Self::Kill(node),
-            _ => Self::Resume(node),
+            25 => Self::Resume(node),
+            _ => Self::OtherPace,
         }
     }
 
@@ -149,6 +153,7 @@ impl Move {
             Self::Fence(_) => Some(Kind::Fence),
             Self::Restore(_) => Some(Kind::Restore),
             Self::Kill(_) => Some(Kind::Kill),
+            Self::OtherPace => Some(Kind::Pace),
             _ => None,
         }
     }
@@ -189,6 +194,7 @@ impl Move {
             Self::BreakStream => "the state stream breaks".into(),
             Self::MendStream => "the state stream carries again".into(),
             Self::Fence(n) => format!("{} is switched off, and M is told", who(n)),
+            Self::OtherPace => "M is to prefer the other pace".into(),
             Self::Save(n) => format!("a snapshot of {} is taken", who(n)),
             Self::Restore(n) => format!("{} is put back to its snapshot", who(n)),
         }

@@ -35,13 +35,15 @@ pub enum Kind {
     Restore,
     /// An agent is killed in the middle of its effects; another process may go on in its life.
     Kill,
+    /// The manager finds another pace better (R17).
+    Pace,
 }
 
 /// As often as it likes, beside the other disturbances.
 pub const UNBOUNDED: u8 = u8::MAX;
 
 /// How many kinds of disturbance there are.
-pub const KINDS: usize = 13;
+pub const KINDS: usize = 14;
 
 /// Where the histories begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,6 +67,8 @@ pub struct World {
     pub elements: usize,
     /// L in ticks; a tick is a heartbeat interval.
     pub lease: u32,
+    /// The other L that the manager may prefer, if it is told to; not longer than [`World::lease`].
+    pub other_lease: u32,
     /// L_M in ticks.
     pub manager_lease: u32,
     /// What the last of three does.
@@ -126,7 +130,7 @@ impl World {
         1..=self.elements
     }
 
-    /// The pool's time constants.
+    /// The pool's time constants; those with the longest lease.
     #[must_use]
     pub fn timing(&self) -> Timing {
         let tick = u32::try_from(TICK.as_millis()).unwrap_or(u32::MAX);
@@ -135,16 +139,6 @@ impl World {
             lease_ms: self.lease * tick,
             manager_lease_ms: self.manager_lease * tick,
         }
-    }
-
-    /// The time constants as element `node` counts: its own, if the world is broken that way.
-    #[must_use]
-    pub fn timing_of(&self, node: usize) -> Timing {
-        let mut timing = self.timing();
-        if self.mutation == Some(Mutation::TwoLengthsOfLease) && node == 2 {
-            timing.lease_ms -= timing.heartbeat_interval_ms;
-        }
-        timing
     }
 
     /// The world's clocks.

@@ -66,6 +66,7 @@ const BASE: World = World {
     about: "nothing goes wrong",
     elements: 2,
     lease: 3,
+    other_lease: 3,
     manager_lease: 6,
     on_quorum_loss: OnQuorumLoss::Stop,
     start: Start::Armed,
@@ -90,8 +91,8 @@ const SERVE: World = World {
     ..BASE
 };
 
-/// Every kind once, but not a virtual machine that is put back.
-const EACH: [u8; KINDS] = [1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 1];
+/// Every kind once, but not a virtual machine that is put back, nor another pace.
+const EACH: [u8; KINDS] = [1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 1, 0];
 
 /// Every world, the smallest first.
 #[must_use]
@@ -99,6 +100,7 @@ pub fn all() -> Vec<World> {
     let mut worlds = small();
     worlds.extend(two_of_three());
     worlds.extend(trouble());
+    worlds.extend(other_leases());
     worlds.extend(with_a_spare());
     worlds.extend(last_of_three());
     worlds
@@ -132,6 +134,17 @@ pub fn small() -> Vec<World> {
             caps: EACH,
             ..BASE
         },
+        World {
+            name: "pace-handover",
+            about: "L becomes 3 heartbeats instead of 4, a switchover at any moment",
+            lease: 4,
+            other_lease: 3,
+            manager_lease: 8,
+            disturbances: 2,
+            ..BASE
+        }
+        .with(Kind::Pace, 1)
+        .with(Kind::HandOver, 1),
     ]
 }
 
@@ -229,22 +242,13 @@ fn trouble() -> Vec<World> {
             name: "drift",
             about: "A's clock 400 ppm slow, B's 400 ppm fast, M's 200 ppm slow",
             drift_ppm: [-200, -400, 400, 0],
-            ..two.clone()
+            ..two
         }
         .with(Kind::Lose, 1)
         .with(Kind::Hold, 1)
         .with(Kind::Cut, 1)
         .with(Kind::Freeze, 1)
         .with(Kind::HandOver, 1),
-        World {
-            name: "long-leases",
-            about: "L of 5 heartbeats, L_M of 12; two disturbances",
-            lease: 5,
-            manager_lease: 12,
-            late_ticks: 6,
-            caps: EACH,
-            ..two
-        },
         World {
             name: "rests",
             about: "arming as it is, with gossip and rests; one disturbance",
@@ -255,6 +259,46 @@ fn trouble() -> Vec<World> {
             caps: EACH,
             ..BASE
         },
+    ]
+}
+
+/// Other lengths of the lease than three heartbeats.
+fn other_leases() -> Vec<World> {
+    let longer = World {
+        lease: 5,
+        manager_lease: 12,
+        late_ticks: 6,
+        caps: EACH,
+        any_order: false,
+        ..BASE
+    };
+    vec![
+        World {
+            name: "long-leases",
+            about: "L of 5 heartbeats, L_M of 12; two disturbances",
+            disturbances: 2,
+            ..longer.clone()
+        },
+        World {
+            name: "pace",
+            about: "L becomes 3 heartbeats instead of 4; one disturbance of any kind",
+            lease: 4,
+            other_lease: 3,
+            manager_lease: 8,
+            disturbances: 2,
+            any_order: false,
+            caps: EACH,
+            ..BASE
+        }
+        .with(Kind::Pace, 1),
+        World {
+            name: "paces",
+            about: "L changes between 3 and 5 heartbeats and back; one or two disturbances more",
+            other_lease: 3,
+            disturbances: 3,
+            ..longer
+        }
+        .with(Kind::Pace, 2),
     ]
 }
 

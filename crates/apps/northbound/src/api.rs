@@ -82,6 +82,15 @@ pub struct SlotStatus {
     /// Who should serve when everything is well.
     #[serde(default)]
     pub preferred: Option<ElementId>,
+    /// Milliseconds between two heartbeats in this term; none while nobody ever served.
+    #[serde(default)]
+    pub heartbeat_ms: Option<u32>,
+    /// The lease of this term in milliseconds: bounds the outage of a failover.
+    #[serde(default)]
+    pub lease_ms: Option<u32>,
+    /// With `lease = "auto"`: why it is that long, in a sentence.
+    #[serde(default)]
+    pub lease_reason: Option<String>,
 }
 
 /// An element now, as far as the manager has heard.

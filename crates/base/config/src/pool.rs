@@ -4,7 +4,7 @@
 //! [pool]
 //! handle = "edge"
 //! function = "nat-gateway"
-//! profile = "default"          # or heartbeat_ms, lease_ms, manager_lease_ms
+//! profile = "default"          # or heartbeat_ms, lease_ms, manager_lease_ms, or lease = "auto"
 //! on_quorum_loss = "serve"
 //! switchback = "manual"
 //!
@@ -24,7 +24,8 @@ use std::num::NonZeroU8;
 
 use ipnet::IpNet;
 use vnfpool_model::{
-    OnQuorumLoss, PoolSpec, SlotSpec, Switchback, Timing, VirtualAddress, VirtualRouterId,
+    LeaseBounds, OnQuorumLoss, PoolSpec, SlotSpec, Switchback, Timing, VirtualAddress,
+    VirtualRouterId,
 };
 
 use crate::diagnostic::Diagnostics;
@@ -71,6 +72,12 @@ pub(crate) enum Profile {
     Fast,
 }
 
+/// A lease that is no number.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Lease {
+    Auto,
+}
+
 fn read_file(root: Table<'_>) -> Option<PoolSpec> {
     let head = root.required_table("pool").map(read_head);
     let slots: Vec<Option<SlotSpec>> = root.tables("slot").into_iter().map(read_slot).collect();
@@ -82,7 +89,7 @@ fn read_file(root: Table<'_>) -> Option<PoolSpec> {
 fn read_head(table: Table<'_>) -> Option<PoolSpec> {
     let handle = table.required("handle");
     let function = table.required("function");
-    let timing = read_timing(&table);
+    let (timing, lease_bounds) = read_timing(&table);
     let on_quorum_loss = table.optional("on_quorum_loss");
     let switchback = table.optional("switchback");
     table.finish();
@@ -90,6 +97,7 @@ fn read_head(table: Table<'_>) -> Option<PoolSpec> {
         handle: handle?,
         function: function?,
         timing,
+        lease_bounds,
         on_quorum_loss: on_quorum_loss.unwrap_or_default(),
         switchback: switchback.unwrap_or_default(),
         slots: Vec::new(),
@@ -98,7 +106,7 @@ fn read_head(table: Table<'_>) -> Option<PoolSpec> {
 
 /// A profile, or single constants; those left out follow from those given: the lease is five
 /// heartbeats, the manager lease one second but at least two leases.
-fn read_timing(table: &Table<'_>) -> Timing {
+fn read_timing(table: &Table<'_>) -> (Timing, Option<LeaseBounds>) {
     let profile = table.optional::<Profile>("profile");
     let millis = |key| {
         table
@@ -108,6 +116,30 @@ fn read_timing(table: &Table<'_>) -> Timing {
     let heartbeat = millis("heartbeat_ms");
     let lease = millis("lease_ms");
     let manager_lease = millis("manager_lease_ms");
+    let (min, max) = (millis("lease_min_ms"), millis("lease_max_ms"));
+    if table.has("lease") {
+        // Anything but "auto" was told where it was read.
+        let _ = table.optional::<Lease>("lease");
+        for key in ["profile", "heartbeat_ms", "lease_ms"] {
+            if table.has(key) {
+                table.error(
+                    key,
+                    format!("{key}: `lease = \"auto\"` sets it already"),
+                    Some("remove one of them; lease_min_ms and lease_max_ms are its bounds"),
+                );
+            }
+        }
+        return auto(min, max, manager_lease);
+    }
+    for key in ["lease_min_ms", "lease_max_ms"] {
+        if table.has(key) {
+            table.error(
+                key,
+                format!("{key}: only with `lease = \"auto\"`"),
+                Some("add lease = \"auto\", or remove it"),
+            );
+        }
+    }
     for key in ["heartbeat_ms", "lease_ms", "manager_lease_ms"] {
         if table.has("profile") && table.has(key) {
             table.error(
@@ -118,8 +150,8 @@ fn read_timing(table: &Table<'_>) -> Timing {
         }
     }
     match profile {
-        Some(Profile::Default) => return Timing::DEFAULT,
-        Some(Profile::Fast) => return Timing::FAST,
+        Some(Profile::Default) => return (Timing::DEFAULT, None),
+        Some(Profile::Fast) => return (Timing::FAST, None),
         None => {}
     }
     let heartbeat_interval_ms = match (heartbeat, lease) {
@@ -131,11 +163,38 @@ fn read_timing(table: &Table<'_>) -> Timing {
     let usual = Timing::DEFAULT
         .manager_lease_ms
         .max(lease_ms.saturating_mul(2));
-    Timing {
+    let timing = Timing {
         heartbeat_interval_ms,
         lease_ms,
         manager_lease_ms: manager_lease.unwrap_or(usual),
-    }
+    };
+    (timing, None)
+}
+
+/// `lease = "auto"`: it begins with the usual lease, as far as the bounds allow it.
+fn auto(
+    min: Option<u32>,
+    max: Option<u32>,
+    manager_lease: Option<u32>,
+) -> (Timing, Option<LeaseBounds>) {
+    let bounds = LeaseBounds {
+        min_ms: min.unwrap_or(AUTO_MIN_MS),
+        max_ms: max.unwrap_or_else(|| AUTO_MAX_MS.max(min.unwrap_or(0))),
+    };
+    // Bounds in the wrong order are found later.
+    let lease_ms = Timing::DEFAULT
+        .lease_ms
+        .min(bounds.max_ms)
+        .max(bounds.min_ms);
+    let usual = Timing::DEFAULT
+        .manager_lease_ms
+        .max(bounds.max_ms.saturating_mul(2));
+    let timing = Timing {
+        heartbeat_interval_ms: (lease_ms / LEASE_HEARTBEATS).max(1),
+        lease_ms,
+        manager_lease_ms: manager_lease.unwrap_or(usual),
+    };
+    (timing, Some(bounds))
 }
 
 fn read_slot(table: Table<'_>) -> Option<SlotSpec> {
@@ -186,10 +245,16 @@ fn render_into(text: &mut String, spec: &PoolSpec) -> std::fmt::Result {
     writeln!(text, "[pool]")?;
     writeln!(text, "handle = {}", quoted(spec.handle.as_str()))?;
     writeln!(text, "function = {}", quoted(&spec.function))?;
-    match spec.timing {
-        Timing::DEFAULT => writeln!(text, "profile = \"default\"")?,
-        Timing::FAST => writeln!(text, "profile = \"fast\"")?,
-        timing => {
+    match (spec.lease_bounds, spec.timing) {
+        (Some(bounds), timing) => {
+            writeln!(text, "lease = \"auto\"")?;
+            writeln!(text, "lease_min_ms = {}", bounds.min_ms)?;
+            writeln!(text, "lease_max_ms = {}", bounds.max_ms)?;
+            writeln!(text, "manager_lease_ms = {}", timing.manager_lease_ms)?;
+        }
+        (None, Timing::DEFAULT) => writeln!(text, "profile = \"default\"")?,
+        (None, Timing::FAST) => writeln!(text, "profile = \"fast\"")?,
+        (None, timing) => {
             writeln!(text, "heartbeat_ms = {}", timing.heartbeat_interval_ms)?;
             writeln!(text, "lease_ms = {}", timing.lease_ms)?;
             writeln!(text, "manager_lease_ms = {}", timing.manager_lease_ms)?;
@@ -225,6 +290,10 @@ fn render_into(text: &mut String, spec: &PoolSpec) -> std::fmt::Result {
 pub(crate) fn quoted(text: &str) -> String {
     toml::Value::from(text).to_string()
 }
+
+/// Bounds of `lease = "auto"` where the file has none.
+const AUTO_MIN_MS: u32 = 20;
+const AUTO_MAX_MS: u32 = 250;
 
 /// Heartbeats in a lease when only one of the two is given.
 const LEASE_HEARTBEATS: u32 = 5;

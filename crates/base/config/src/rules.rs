@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use vnfpool_model::{OnQuorumLoss, PoolHandle, PoolSpec, SlotSpec, Timing, VirtualAddress};
+use vnfpool_model::{
+    LeaseBounds, OnQuorumLoss, PoolHandle, PoolSpec, SlotSpec, Timing, VirtualAddress,
+};
 
 use crate::PoolFile;
 
@@ -38,7 +40,10 @@ impl Finding {
 /// Everything that is contradictory in a pool; empty if it is sound.
 #[must_use]
 pub fn check_pool(spec: &PoolSpec) -> Vec<Finding> {
-    let mut findings = check_timing(spec.timing);
+    let mut findings = check_timing(spec);
+    if let Some(bounds) = spec.lease_bounds {
+        check_bounds(bounds, &mut findings);
+    }
     if let Err(error) = PoolHandle::new(spec.function.as_str()) {
         findings.push(Finding::new("pool.function", format!("function: {error}")));
     }
@@ -84,13 +89,34 @@ pub fn advice(spec: &PoolSpec) -> Vec<String> {
     advice
 }
 
-fn check_timing(timing: Timing) -> Vec<Finding> {
+fn check_bounds(bounds: LeaseBounds, findings: &mut Vec<Finding>) {
+    let LeaseBounds { min_ms, max_ms } = bounds;
+    if min_ms < AUTO_LEASE_MS_MIN {
+        let message =
+            format!("lease_min_ms: expected at least {AUTO_LEASE_MS_MIN} ms, found {min_ms}");
+        let finding = Finding::new("pool.lease_min_ms", message);
+        findings.push(finding.help("a lease is five heartbeats of at least 1 ms"));
+    }
+    if max_ms < min_ms {
+        let message =
+            format!("lease_max_ms: expected at least lease_min_ms ({min_ms} ms), found {max_ms}");
+        findings.push(Finding::new("pool.lease_max_ms", message));
+    }
+    if max_ms > AUTO_LEASE_MS_MAX {
+        let message =
+            format!("lease_max_ms: expected at most {AUTO_LEASE_MS_MAX} ms, found {max_ms}");
+        let finding = Finding::new("pool.lease_max_ms", message);
+        findings.push(finding.help("a failover lasts as long as the lease"));
+    }
+}
+
+fn check_timing(spec: &PoolSpec) -> Vec<Finding> {
     let mut findings = Vec::new();
     let Timing {
         heartbeat_interval_ms: heartbeat,
         lease_ms: lease,
         manager_lease_ms: manager_lease,
-    } = timing;
+    } = spec.timing;
     if !(1..=HEARTBEAT_MS_MAX).contains(&heartbeat) {
         findings.push(Finding::new(
             "pool.heartbeat_ms",
@@ -98,14 +124,15 @@ fn check_timing(timing: Timing) -> Vec<Finding> {
         ));
     }
     let lease_min = heartbeat.saturating_mul(LEASE_HEARTBEATS_MIN);
-    if lease < lease_min {
+    if lease < lease_min && spec.lease_bounds.is_none() {
         let message = format!(
             "lease_ms: expected at least {LEASE_HEARTBEATS_MIN} heartbeats ({lease_min} ms), found {lease}"
         );
         let finding = Finding::new("pool.lease_ms", message);
         findings.push(finding.help("a shorter lease fails over when a single heartbeat is lost"));
     }
-    let manager_lease_min = lease.saturating_mul(MANAGER_LEASE_LEASES_MIN);
+    let longest = spec.lease_ms_max();
+    let manager_lease_min = longest.saturating_mul(MANAGER_LEASE_LEASES_MIN);
     if manager_lease < manager_lease_min {
         let message = format!(
             "manager_lease_ms: expected at least {MANAGER_LEASE_LEASES_MIN} leases \
@@ -278,6 +305,8 @@ fn unusable(net: IpNet) -> Option<&'static str> {
 
 const HEARTBEAT_MS_MAX: u32 = 10_000;
 /// One lost heartbeat must not end a lease, nor two that are late.
+const AUTO_LEASE_MS_MIN: u32 = 5;
+const AUTO_LEASE_MS_MAX: u32 = 20_000;
 const LEASE_HEARTBEATS_MIN: u32 = 3;
 const MANAGER_LEASE_LEASES_MIN: u32 = 2;
 const MANAGER_LEASE_MS_MAX: u32 = 60_000;

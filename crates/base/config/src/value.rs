@@ -10,7 +10,7 @@ use toml::de::DeValue;
 use vnfpool_model::{ElementId, OnQuorumLoss, PoolHandle, SlotName, Switchback};
 
 use crate::element::{Family, GateDriver, Ruleset};
-use crate::pool::Profile;
+use crate::pool::{Lease, Profile};
 use crate::table::{closest, type_name};
 
 /// Why a value is not what was expected.
@@ -123,12 +123,14 @@ macro_rules! words {
         }
     };
     (@first $first:literal $(, $rest:literal)*) => { concat!("\"", $first, "\"") };
+    (@list $only:literal) => { words!(@first $only) };
     (@list $first:literal, $second:literal) => {
         concat!("\"", $first, "\" or \"", $second, "\"")
     };
 }
 
 words!(Profile, "default" => Self::Default, "fast" => Self::Fast);
+words!(Lease, "auto" => Self::Auto);
 words!(OnQuorumLoss, "serve" => Self::Serve, "stop" => Self::Stop);
 words!(Switchback, "manual" => Self::Manual, "auto" => Self::Auto);
 words!(Family, "ipv4" => Self::Ipv4, "ipv6" => Self::Ipv6);

@@ -113,6 +113,37 @@ fn timing_must_leave_room_for_loss() {
 }
 
 #[test]
+fn a_lease_by_itself_has_bounds_and_nothing_else() {
+    let timing = |constants: &str| pool_errors(&replaced(POOL, "profile = \"default\"", constants));
+    assert_eq!(
+        timing("lease = \"automatic\""),
+        ["10:9 lease: expected \"auto\", found \"automatic\" [did you mean \"auto\"?]"]
+    );
+    assert_eq!(
+        timing("lease = \"auto\"\nprofile = \"fast\""),
+        [
+            "11:11 profile: `lease = \"auto\"` sets it already [remove one of them; lease_min_ms and \
+          lease_max_ms are its bounds]"
+        ]
+    );
+    assert_eq!(
+        timing("lease_max_ms = 90"),
+        ["10:16 lease_max_ms: only with `lease = \"auto\"` [add lease = \"auto\", or remove it]"]
+    );
+    assert_eq!(
+        timing("lease = \"auto\"\nlease_min_ms = 100\nlease_max_ms = 50"),
+        ["12:16 lease_max_ms: expected at least lease_min_ms (100 ms), found 50"]
+    );
+    assert_eq!(
+        timing("lease = \"auto\"\nlease_max_ms = 800\nmanager_lease_ms = 1000"),
+        [
+            "12:20 manager_lease_ms: expected at least 2 leases (1600 ms), found 1000 [the manager's \
+          grant must outlive every promise of an element]"
+        ]
+    );
+}
+
+#[test]
 fn addresses_must_make_sense() {
     let one = |from: &str, to: &str| pool_errors(&replaced(POOL, from, to));
     assert_eq!(

@@ -125,6 +125,30 @@ fn missing_constants_follow_from_the_given_ones() {
 }
 
 #[test]
+fn a_lease_by_itself_is_read_and_written() {
+    let read = |constants: &str| {
+        let text = POOL.replace("profile = \"default\"", constants);
+        PoolFile::parse(&text, "x").unwrap_or_else(|e| panic!("{e}"))
+    };
+    let usual = read("lease = \"auto\"");
+    assert_eq!((usual.timing, usual.lease_ms_max()), (Timing::DEFAULT, 250));
+    let narrow = read("lease = \"auto\"\nlease_min_ms = 5\nlease_max_ms = 9");
+    assert_eq!(
+        (narrow.timing.lease_ms, narrow.timing.heartbeat_interval_ms),
+        (9, 1)
+    );
+    let slow = read("lease = \"auto\"\nlease_min_ms = 600\nlease_max_ms = 900");
+    assert_eq!(
+        (slow.timing.lease_ms, slow.timing.manager_lease_ms),
+        (600, 1_800)
+    );
+    for pool in [usual, narrow, slow] {
+        let text = PoolFile::render(&pool);
+        assert_eq!(PoolFile::parse(&text, "written").unwrap(), pool);
+    }
+}
+
+#[test]
 fn a_lan_without_witness_is_mentioned_only_where_it_matters() {
     let text = POOL.replace("witnesses = [\"10.2.0.10\"]", "");
     let serve = PoolFile::parse(&text, "x").unwrap();

@@ -12,5 +12,7 @@ mod time;
 pub use address::{LanName, MacAddr, VirtualAddress, VirtualRouterId};
 pub use epoch::{Epoch, Incarnation, PairRole};
 pub use name::{ElementId, NameError, PoolHandle, SlotName};
-pub use pool::{OnQuorumLoss, PoolSpec, Role, SlotId, SlotSpec, Switchback, Timing};
+pub use pool::{
+    LeaseBounds, OnQuorumLoss, Pace, PoolSpec, Role, SlotId, SlotSpec, Switchback, Timing,
+};
 pub use time::Time;

@@ -96,6 +96,25 @@ impl Timing {
         manager_lease_ms: 1_000,
     };
 
+    /// What of it belongs to a term.
+    #[must_use]
+    pub const fn pace(self) -> Pace {
+        Pace {
+            heartbeat_interval_ms: self.heartbeat_interval_ms,
+            lease_ms: self.lease_ms,
+        }
+    }
+
+    /// The same at another pace.
+    #[must_use]
+    pub const fn at(self, pace: Pace) -> Self {
+        Self {
+            heartbeat_interval_ms: pace.heartbeat_interval_ms,
+            lease_ms: pace.lease_ms,
+            ..self
+        }
+    }
+
     /// The heartbeat interval.
     #[must_use]
     pub const fn heartbeat_interval(self) -> Duration {
@@ -113,6 +132,24 @@ impl Timing {
     pub const fn manager_lease(self) -> Duration {
         Duration::from_millis(self.manager_lease_ms as u64)
     }
+}
+
+/// What of the time constants belongs to a term: the manager may choose it anew with each one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Pace {
+    /// Milliseconds between two heartbeats, from 1.
+    pub heartbeat_interval_ms: u32,
+    /// L: how long a promise of the successor lasts, in milliseconds; more than a heartbeat.
+    pub lease_ms: u32,
+}
+
+/// Between which values the manager may choose the lease (`lease = "auto"`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct LeaseBounds {
+    /// The shortest lease, in milliseconds.
+    pub min_ms: u32,
+    /// The longest lease, in milliseconds.
+    pub max_ms: u32,
 }
 
 impl Default for Timing {
@@ -139,12 +176,24 @@ pub struct PoolSpec {
     pub handle: PoolHandle,
     /// The function that every element must provide, for example `nat-gateway`.
     pub function: String,
-    /// Its time constants.
+    /// Its time constants; with [`PoolSpec::lease_bounds`] those that it begins with.
     pub timing: Timing,
+    /// `lease = "auto"`: the lease follows what is measured, within these bounds.
+    #[serde(default)]
+    pub lease_bounds: Option<LeaseBounds>,
     /// What the last of three does.
     pub on_quorum_loss: OnQuorumLoss,
     /// Whether a returned preferred element takes over by itself.
     pub switchback: Switchback,
     /// Its slots, at least one.
     pub slots: Vec<SlotSpec>,
+}
+
+impl PoolSpec {
+    /// The longest lease that any term of this pool may have, in milliseconds.
+    #[must_use]
+    pub fn lease_ms_max(&self) -> u32 {
+        let bound = self.lease_bounds.map_or(0, |bounds| bounds.max_ms);
+        self.timing.lease_ms.max(bound)
+    }
 }

@@ -10,7 +10,10 @@ mod codec;
 mod tests;
 
 use serde::{Deserialize, Serialize};
-use vnfpool_model::{Epoch, Incarnation, Time};
+use vnfpool_model::{Epoch, Incarnation, Pace, Time};
+
+/// The longest lease of a record, in milliseconds; nobody waits for a promise of days.
+pub const LEASE_MS_MAX: u32 = 3_600_000;
 
 /// The largest body in bytes.
 pub const BODY_BYTES_MAX: usize = 96;
@@ -37,7 +40,8 @@ pub struct Member {
     pub incarnation: Incarnation,
 }
 
-/// What the manager's store holds for a slot: a term and the pair that it names for ever.
+/// What the manager's store holds for a slot: a term, and the pair and the pace that it has for
+/// ever.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Record {
     /// The term, from 1.
@@ -46,6 +50,8 @@ pub struct Record {
     pub first: Member,
     /// The other member; none when no successor is armed.
     pub second: Option<Member>,
+    /// How often its members speak, and how long their promises last.
+    pub pace: Pace,
 }
 
 impl Record {

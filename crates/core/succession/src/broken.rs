@@ -24,6 +24,10 @@ pub enum Mutation {
     ResentHandoverRenews,
     /// A newly armed successor begins without a promise.
     ArmedWithoutPromise,
+    /// Counts with the lease of its own settings, not with that of the term.
+    OwnPace,
+    /// The promise of the term before is cut to the lease of the new one (R17).
+    PaceCutsPromise,
 }
 
 /// What is wrong with a machine.

@@ -29,7 +29,7 @@ pub const OVERHEAD_BYTES: usize = HEADER_BYTES + TAG_BYTES;
 pub const WINDOW_ENTRIES: u64 = 1024;
 
 const MAGIC: [u8; 2] = *b"VP";
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 const NONCE_BYTES: usize = 12;
 const KEY_BYTES: usize = 16;
 const WINDOW_WORDS: usize = 16;

@@ -173,6 +173,9 @@ impl Engine {
         if !self.chief_view(state).alive {
             moves.push(Move::LiveManager);
         }
+        if self.chief_view(state).alive && may(Kind::Pace) {
+            moves.push(Move::OtherPace);
+        }
         if may(Kind::Cut) {
             let cuts = self.world.cuts.iter().enumerate();
             let new = cuts.filter(|(_, cut)| cut.links & !scene.cut != 0);

@@ -230,6 +230,7 @@ impl Engine {
                 let state = self.tell_host(state, node, host::Cue::PowerOff)?;
                 self.tell_chief(state, chief::Cue::Fenced(node_id(node)))
             }
+            Move::OtherPace => self.tell_chief(state, chief::Cue::OtherPace),
             Move::Crash(node) => self.tell_host(state, usize::from(node), host::Cue::Die),
             Move::Kill(node) => self.kill(state, usize::from(node % 16), node / 16),
             Move::Resume(node) => self.tell_host(state, usize::from(node), host::Cue::Resume),

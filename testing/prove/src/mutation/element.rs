@@ -53,6 +53,13 @@ impl Mutation {
                 let promise = life.promise_mut();
                 *promise = (*promise).min(short);
             }
+            (Self::PaceCutsPromise, _) if life.epoch().term > before.epoch.term => {
+                if let Some(record) = life.record() {
+                    let lease = world.timing().at(record.pace).lease();
+                    let promise = life.promise_mut();
+                    *promise = (*promise).min(now(host.node).after(lease));
+                }
+            }
             (Self::LockFollowsLastToken, _) => {
                 if let (Some(first), Some(voted)) = (vote, life.vote_mut()) {
                     *voted = (*voted).min(first);

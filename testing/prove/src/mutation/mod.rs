@@ -63,6 +63,6 @@ pub enum Mutation {
     AnswersWhileWriting,
     /// A renounces its grant before its gate is down (5h).
     RenouncesWithOpenGate,
-    /// Two members count with leases of different lengths (decision 0009).
-    TwoLengthsOfLease,
+    /// The promise of the term before is cut to the lease of the new one (R17).
+    PaceCutsPromise,
 }

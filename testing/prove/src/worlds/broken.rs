@@ -129,7 +129,15 @@ fn broken_leases() -> Vec<World> {
             .with(Kind::HandOver, 1)
             .with(Kind::Double, 1),
         world("broken-short-promise", M::PromiseShorterThanLease).with(Kind::Cut, 1),
-        world("broken-two-lengths", M::TwoLengthsOfLease).with(Kind::Cut, 1),
+        World {
+            lease: 5,
+            other_lease: 3,
+            manager_lease: 12,
+            ..world("broken-pace-cuts-promise", M::PaceCutsPromise)
+        }
+        .with(Kind::Pace, 1)
+        .with(Kind::Hold, 1)
+        .with(Kind::Cut, 1),
         alone(world(
             "broken-gate-closed-later",
             M::GateClosedAfterRegistration,

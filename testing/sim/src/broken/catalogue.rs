@@ -144,6 +144,8 @@ catalogue! {
         "5d: a proof of the copy that no stream gave";
     NeverRenounces "never-renounces" OutageBound Told("active-dies-when-armed"),
         "5h: the manager's lease is not renounced";
+    PaceCutsPromise "pace-cuts-promise" OneHolder By("storm"),
+        "R17: the promise of the term before is cut to the lease of the new one";
     // Drivers.
     ClosesLate "closes-late" OneHolder By("storm"),
         "driver: a gate is closed after what follows";
@@ -174,6 +176,9 @@ impl Broken {
             Self::ServesInsidePromise => Mutation::ServesInsidePromise,
             Self::ResentHandoverRenews => Mutation::ResentHandoverRenews,
             Self::ArmedWithoutPromise => Mutation::ArmedWithoutPromise,
+            // With a lease in its settings that is too short.
+            Self::ShortPromise => Mutation::OwnPace,
+            Self::PaceCutsPromise => Mutation::PaceCutsPromise,
             _ => return None,
         })
     }

@@ -158,6 +158,7 @@ impl Breakage {
             term,
             first,
             second: Some(second),
+            ..
         }) = machine.record()
         else {
             return;

@@ -9,10 +9,12 @@ mod freeze;
 mod keys;
 mod noise;
 mod operator;
+mod pace;
 mod partition;
 mod streams;
 
 pub use clocks::HALF_BOUND_PPM;
+pub use pace::fastest;
 
 use crate::random::Random;
 use crate::world::World;
@@ -68,6 +70,7 @@ pub const ALL: &[Fault] = &[
     noise::REORDERING,
     operator::HAND_OVER,
     operator::FENCE,
+    pace::OTHER,
     partition::ONE_PATH,
     partition::MANAGEMENT_LAN,
     partition::EVERYWHERE,

@@ -81,6 +81,7 @@ const EVERYTHING: &[Weighed] = &[
     ("reordering", 4, None),
     ("switchover", 14, None),
     ("fence", 2, None),
+    ("pace", 8, None),
     ("partition-of-a-path", 3, None),
     ("partition-of-management", 2, None),
     ("partition", 3, None),
@@ -122,6 +123,7 @@ const ALONE: &[Weighed] = &[
     ("reordering", 1, None),
     ("switchover", 4, Some(60)),
     ("fence", 2, Some(TAKEOVER_MS)),
+    ("pace", 3, Some(0)),
     ("partition-of-a-path", 4, Some(TAKEOVER_MS)),
     ("partition-of-management", 3, Some(TAKEOVER_MS)),
     ("streams-silent", 3, Some(0)),
@@ -279,6 +281,7 @@ pub const PROFILES: &[Profile] = &[
 
 const BLINKS: &[Weighed] = &[
     ("noisy-management", 3, None),
+    ("pace", 4, None),
     ("blink", 20, None),
     ("switchover", 2, None),
     ("function-fails", 1, None),

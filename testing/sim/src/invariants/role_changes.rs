@@ -1,6 +1,7 @@
 //! Votes and roles change no more often than faults explain: no storm of votes, no arming and
 //! disarming without end.
 
+use crate::faults::fastest;
 use crate::network::MACHINES_MAX;
 use crate::world::{MS, Shape};
 
@@ -49,7 +50,7 @@ pub(super) struct RoleChanges {
 
 impl RoleChanges {
     pub(super) fn new(shape: &Shape) -> Self {
-        let interval = u64::from(shape.timing.heartbeat_interval_ms);
+        let interval = u64::from(fastest(shape.timing.heartbeat_interval_ms));
         Self {
             // One an interval, and one more for each of a few terms.
             votes_max: 1_000 / interval + 20,

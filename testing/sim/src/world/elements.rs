@@ -33,6 +33,7 @@ impl World {
         let settings = Settings {
             me: host.member(node),
             timing: self.breakage.timing_of(node, self.shape.timing),
+            lease_ms_max: self.shape.timing.lease_ms,
             on_quorum_loss: self.shape.on_quorum_loss,
         };
         let at = host.clock.read(now);

@@ -1,5 +1,6 @@
 //! The manager: a machine for each slot, and its driver, which brings records to the disk.
 
+use vnfpool_model::Pace;
 use vnfpool_succession::manager::{Effect, Input, Settings, Slot};
 use vnfpool_wire::datagram::{Message, Record};
 
@@ -69,7 +70,8 @@ impl World {
             let record = self.manager.disk.records[slot];
             self.checks.manager_starts(slot, record);
             let settings = Settings {
-                timing,
+                timing: record.map_or(timing, |record| timing.at(record.pace)),
+                lease_ms_max: timing.lease_ms,
                 preferred: Some(node_id(1 + slot % self.shape.elements)),
                 preferred_expected: true,
                 boot,
@@ -97,6 +99,14 @@ impl World {
                 self.manager.disk.records[slot] = Some(writing.record);
                 self.note(|| format!("what it wrote is there: {}", tell(&writing.record)));
             }
+        }
+    }
+
+    /// Another pace for the terms of a slot to come (R17).
+    pub fn set_pace(&mut self, slot: usize, pace: Pace) {
+        self.note(|| format!("the manager is to prefer a lease of {} ms", pace.lease_ms));
+        if !self.hosts[0].frozen(self.now) {
+            self.manage(slot, Input::Pace(pace));
         }
     }
 

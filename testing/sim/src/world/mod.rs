@@ -287,10 +287,17 @@ impl World {
         (0..self.shape.slots).all(|slot| self.holders(slot).count() == 1)
     }
 
-    /// One holder and an armed successor in every slot.
+    /// Whether the slot's term has the pace that the manager prefers.
+    fn paced(&self, slot: usize) -> bool {
+        let machine = self.manager.machines.get(slot);
+        machine.is_some_and(|m| m.record().is_some_and(|r| r.pace == m.next_pace()))
+    }
+
+    /// One holder and an armed successor in every slot, at the pace that is wanted.
     #[must_use]
     pub fn complete(&self) -> bool {
-        (0..self.shape.slots).all(|slot| self.armed(slot) && self.holders(slot).count() == 1)
+        (0..self.shape.slots)
+            .all(|slot| self.armed(slot) && self.paced(slot) && self.holders(slot).count() == 1)
     }
 
     pub(crate) fn schedule(&mut self, at: u64, event: Event) {

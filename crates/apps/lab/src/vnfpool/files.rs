@@ -64,13 +64,13 @@ witnesses = ["{witness}"]
         r#"[pool]
 handle = "edge"
 function = "nat-gateway"
-profile = "{}"
+{}
 
 [[slot]]
 name = "main"
 preferred = "gw1"
 {}{}{}{}"#,
-        profile.name(),
+        profile.in_file(),
         address("10.1.0.254/24", "inside", 11, "10.1.0.10"),
         address("10.2.0.254/24", "outside", 12, "10.2.0.10"),
         address("fd00:1::fe/64", "inside", 11, "fd00:1::10"),

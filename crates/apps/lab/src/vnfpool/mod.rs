@@ -46,14 +46,26 @@ pub enum Profile {
     Default,
     /// A heartbeat each 5 ms, a lease of 25 ms.
     Fast,
+    /// A lease that follows what is measured; it begins with that of the default profile.
+    Auto,
 }
 
 impl Profile {
-    /// Its name in `pool.toml`.
+    /// Its name.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Default => "default",
             Self::Fast => "fast",
+            Self::Auto => "auto",
+        }
+    }
+
+    /// What it is in `pool.toml`.
+    const fn in_file(self) -> &'static str {
+        match self {
+            Self::Default => "profile = \"default\"",
+            Self::Fast => "profile = \"fast\"",
+            Self::Auto => "lease = \"auto\"",
         }
     }
 
@@ -65,20 +77,21 @@ impl Profile {
         match name {
             "default" => Ok(Self::Default),
             "fast" => Ok(Self::Fast),
-            _ => bail!("there is no profile {name:?}; there are default, fast"),
+            "auto" => Ok(Self::Auto),
+            _ => bail!("there is no profile {name:?}; there are default, fast, auto"),
         }
     }
 
     const fn heartbeat(self) -> Duration {
         match self {
-            Self::Default => Duration::from_millis(10),
+            Self::Default | Self::Auto => Duration::from_millis(10),
             Self::Fast => Duration::from_millis(5),
         }
     }
 
     const fn lease(self) -> Duration {
         match self {
-            Self::Default => Duration::from_millis(50),
+            Self::Default | Self::Auto => Duration::from_millis(50),
             Self::Fast => Duration::from_millis(25),
         }
     }

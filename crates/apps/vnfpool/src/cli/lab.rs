@@ -96,5 +96,6 @@ fn profile(profile: Profile) -> vnfpool_lab::Profile {
     match profile {
         Profile::Default => vnfpool_lab::Profile::Default,
         Profile::Fast => vnfpool_lab::Profile::Fast,
+        Profile::Auto => vnfpool_lab::Profile::Auto,
     }
 }

@@ -54,7 +54,7 @@ fn list(json: bool, admin: &Path, output: &mut Output) -> anyhow::Result<()> {
         rows.add_row([
             pool.handle.to_string(),
             pool.function.clone(),
-            profile(pool.timing),
+            profile(pool),
             pool.slots.len().to_string(),
             addresses(pool),
         ]);
@@ -81,8 +81,11 @@ fn delete(args: &PoolDelete, admin: &Path, output: &mut Output) -> anyhow::Resul
 }
 
 /// A profile by name, or its constants.
-fn profile(timing: Timing) -> String {
-    match timing {
+fn profile(pool: &PoolSpec) -> String {
+    if let Some(bounds) = pool.lease_bounds {
+        return format!("auto, {} to {} ms", bounds.min_ms, bounds.max_ms);
+    }
+    match pool.timing {
         Timing::DEFAULT => "default".to_owned(),
         Timing::FAST => "fast".to_owned(),
         Timing {

@@ -56,6 +56,16 @@ fn print_pool(pool: &PoolStatus, output: &mut Output) -> anyhow::Result<()> {
         slots.add_row(slot_row(slot));
     }
     output.table(&slots)?;
+    for slot in &pool.slots {
+        if let (Some(reason), Some(lease), Some(heartbeat)) =
+            (&slot.lease_reason, slot.lease_ms, slot.heartbeat_ms)
+        {
+            output.line(clean(&format!(
+                "  {}: lease {lease} ms, heartbeat {heartbeat} ms; {reason}",
+                slot.name
+            )))?;
+        }
+    }
     let header = [
         "ELEMENT", "ROLE", "STATE", "HOST", "SYNC", "HEARD", "GATE", "REALTIME", "VERSION",
     ];

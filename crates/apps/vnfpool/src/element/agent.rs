@@ -288,6 +288,8 @@ impl Agent {
                 in_sync,
                 sync_lag_frames: figures.sender.map_or(0, |s| s.lag_frames),
                 sync_lag_us: u64::try_from(lag.as_micros()).unwrap_or(u64::MAX),
+                silence_excess_us: u64::try_from(slot.silence_excess.as_micros())
+                    .unwrap_or(u64::MAX),
             }
         });
         ElementReport {

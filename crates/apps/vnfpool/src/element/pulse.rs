@@ -158,6 +158,9 @@ pub(crate) struct SlotView {
     pub(crate) manager_heard_at: Time,
     /// The smallest rest of the lease at a renewal since the last view.
     pub(crate) lease_margin: Option<Duration>,
+    /// By how much the longest silence of the last seconds was longer than the interval in which
+    /// peers speak.
+    pub(crate) silence_excess: Duration,
     pub(crate) failovers: u64,
     pub(crate) handovers: u64,
     pub(crate) records: u64,

@@ -320,6 +320,7 @@ mod tests {
                 term: 3,
                 first: member(1),
                 second,
+                pace: Timing::DEFAULT.pace(),
             });
             let slot = SlotView {
                 record,

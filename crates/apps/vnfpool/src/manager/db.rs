@@ -24,7 +24,7 @@ use super::registry::{ElementRecord, Numbers, PathsRecord, PoolRecord, SlotRecor
 use super::shared::lock;
 
 /// The layout of every record so far; a new layout gets the next number and a reader for this.
-const LAYOUT: u8 = 1;
+const LAYOUT: u8 = 2;
 
 /// Completions for slot records carry this bit.
 const SLOT_BIT: u64 = 1 << 63;

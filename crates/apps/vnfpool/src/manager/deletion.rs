@@ -126,6 +126,7 @@ impl Shared {
     async fn end_slot(&self, id: SlotId) {
         let (removed, done) = oneshot::channel();
         self.pulse.send(Command::RemoveSlot { id, removed });
+        self.paces().remove(id);
         // No answer: the thread has ended, and the manager is about to.
         let _ = done.await;
     }

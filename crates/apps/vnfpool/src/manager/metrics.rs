@@ -53,6 +53,13 @@ fn slots(scrape: &mut Scrape, registry: &Registry, view: &View) {
         "Term of the slot's record",
         slots().map(|(labels, slot)| (labels, slot.epoch.term as f64)),
     );
+    let leases = slots()
+        .filter_map(|(labels, slot)| Some((labels, f64::from(slot.record?.pace.lease_ms) / 1e3)));
+    scrape.gauge(
+        "vnfpool_slot_lease_seconds",
+        "Lease of the slot's term",
+        leases,
+    );
     scrape.gauge(
         "vnfpool_slot_armed",
         "1 when a successor is armed",

@@ -18,6 +18,7 @@ mod events;
 mod fencing;
 mod metrics;
 mod operations;
+mod paces;
 mod pulse;
 mod registry;
 mod shared;

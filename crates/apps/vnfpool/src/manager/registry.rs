@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
-use vnfpool_model::{ElementId, Incarnation, PoolHandle, PoolSpec, SlotId, SlotName};
+use vnfpool_model::{ElementId, Incarnation, Pace, PoolHandle, PoolSpec, SlotId, SlotName};
 use vnfpool_wire::control;
 use vnfpool_wire::datagram::{Member, NodeId, Record};
 
@@ -75,6 +75,8 @@ pub(crate) struct SlotRecord {
     pub(crate) term: u64,
     pub(crate) first: (u32, u64),
     pub(crate) second: Option<(u32, u64)>,
+    /// Heartbeat interval and lease of the term, in milliseconds.
+    pub(crate) pace: (u32, u32),
     /// The largest manager lease in force for this slot, in milliseconds.
     pub(crate) manager_lease_ms_max: u32,
 }
@@ -87,6 +89,7 @@ impl SlotRecord {
             term: record.term,
             first: pair(record.first),
             second: record.second.map(pair),
+            pace: (record.pace.heartbeat_interval_ms, record.pace.lease_ms),
             manager_lease_ms_max,
         }
     }
@@ -101,6 +104,10 @@ impl SlotRecord {
             term: self.term,
             first: member(self.first),
             second: self.second.map(member),
+            pace: Pace {
+                heartbeat_interval_ms: self.pace.0,
+                lease_ms: self.pace.1,
+            },
         }
     }
 }

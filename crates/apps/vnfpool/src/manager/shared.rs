@@ -16,6 +16,7 @@ use vnfpool_wire::datagram::{NodeId, Record};
 
 use super::db::{Db, DbError};
 use super::events::{Events, Happening};
+use super::paces::Paces;
 use super::pulse::{Command, Notice, Pulse};
 use super::registry::{Element, ElementRecord, Live, PathsRecord, PoolRecord, Registry};
 
@@ -39,6 +40,7 @@ pub(crate) struct Shared {
     next_switchover: AtomicU64,
     pub(super) counters: Counters,
     leases_ms: LeasesMs,
+    paces: Mutex<Paces>,
     pub(super) closing_time_max: Duration,
 }
 
@@ -91,6 +93,7 @@ impl Shared {
             next_switchover: AtomicU64::new(1),
             counters: Counters::default(),
             leases_ms: parts.leases_ms,
+            paces: Mutex::new(Paces::default()),
             closing_time_max: parts.closing_time_max,
         }
     }
@@ -98,6 +101,11 @@ impl Shared {
     /// The registry; held for a few instructions at a time, never across an await.
     pub(super) fn registry(&self) -> MutexGuard<'_, Registry> {
         self.registry.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The pacers of the slots with `lease = "auto"`.
+    pub(super) fn paces(&self) -> MutexGuard<'_, Paces> {
+        lock(&self.paces)
     }
 
     pub(super) const fn datagram_address(&self) -> SocketAddr {
@@ -231,6 +239,12 @@ impl Shared {
                 return;
             };
             let (is, faults) = (report.able, report.faults.join("; "));
+            for (slot, pace) in self.paces().observe(&report.slots) {
+                self.pulse.send(Command::Input {
+                    slot,
+                    input: Input::Pace(pace),
+                });
+            }
             live.report = report;
             // What is not told now is told with a later report, if it is still so.
             if live.told_able == is || !element.able_told.may_tell(Instant::now()) {
@@ -348,14 +362,21 @@ impl Shared {
         let manager_lease_ms_max = record
             .map_or(0, |(_, ms)| ms)
             .max(pool.timing.manager_lease_ms);
+        let record = record.map(|(record, _)| record);
+        let mut timing = pool.timing;
+        if let Some(bounds) = pool.lease_bounds {
+            // It goes on at the pace of the record, which was measured.
+            let pace = record.map_or(timing.pace(), |record| record.pace);
+            timing = timing.at(self.paces().begin(id, bounds, pace));
+        }
         let settings = Settings {
-            timing: pool.timing,
+            timing,
+            lease_ms_max: pool.lease_ms_max(),
             preferred,
             preferred_expected,
             boot: self.boot,
             manager_lease_ms_max,
         };
-        let record = record.map(|(record, _)| record);
         self.pulse.send(Command::AddSlot {
             id,
             pool: pool.handle.clone(),
@@ -385,6 +406,11 @@ impl Shared {
                     let (pool, name) =
                         found.map_or((None, None), |(p, n)| (Some(p.clone()), Some(n.clone())));
                     (pool, name, names.record(record), names.decision(decision))
+                };
+                let advice = self.paces().advice(slot);
+                let reason = match (decision, advice) {
+                    (Decision::Paced, Some(advice)) => advice.to_string(),
+                    _ => reason,
                 };
                 self.db.audit(
                     "manager",
@@ -462,9 +488,10 @@ impl Names<'_> {
         match record.second {
             Some(second) => {
                 format!(
-                    "term {}: {first} with {} armed",
+                    "term {}: {first} with {} armed, lease {} ms",
                     record.term,
-                    self.node(second.node)
+                    self.node(second.node),
+                    record.pace.lease_ms
                 )
             }
             None => format!("term {}: {first} alone", record.term),
@@ -487,6 +514,7 @@ impl Names<'_> {
                 format!("{} lost its peer and could not serve itself", self.node(by))
             }
             Decision::Armed => "the standby is in sync and heard in both directions".into(),
+            Decision::Paced => "another lease fits what was measured".into(),
             Decision::Replaced { silent } => {
                 format!(
                     "{} was silent until its lease had run out",

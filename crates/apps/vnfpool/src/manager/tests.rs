@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
 use vnfpool_config::PoolFile;
-use vnfpool_model::{ElementId, Incarnation, PoolHandle, PoolSpec, Role};
+use vnfpool_model::{ElementId, Incarnation, PoolHandle, PoolSpec, Role, Timing};
 use vnfpool_northbound::{Code, FenceRequest, Operations, TokenRequest};
 use vnfpool_succession::manager::Input;
 use vnfpool_transport::enrolment;
@@ -175,6 +175,7 @@ async fn pair() -> Running {
         term: 4,
         first: member(1),
         second: Some(member(2)),
+        pace: Timing::DEFAULT.pace(),
     };
     let id = manager.shared().pool(&edge()).unwrap().slots["main"];
     let mut change = manager.shared().db.change();

@@ -1,10 +1,10 @@
 //! Writing and reading the bodies.
 
-use vnfpool_model::{Epoch, Incarnation, SlotId, Time};
+use vnfpool_model::{Epoch, Incarnation, Pace, SlotId, Time};
 
 use super::{
-    Ack, BODY_BYTES_MAX, DecodeError, Gossip, Handover, Heartbeat, Info, Member, Message, NodeId,
-    Record, Request, Split, Token,
+    Ack, BODY_BYTES_MAX, DecodeError, Gossip, Handover, Heartbeat, Info, LEASE_MS_MAX, Member,
+    Message, NodeId, Record, Request, Split, Token,
 };
 
 const HEARTBEAT: u8 = 1;
@@ -222,6 +222,8 @@ impl Writer<'_> {
         self.u64(record.map_or(0, |r| r.term));
         self.member(record.map(|r| r.first));
         self.member(record.and_then(|r| r.second));
+        self.u32(record.map_or(0, |r| r.pace.heartbeat_interval_ms));
+        self.u32(record.map_or(0, |r| r.pace.lease_ms));
     }
     fn flags<const N: usize>(&mut self, flags: &[bool; N]) {
         let bits = flags
@@ -289,13 +291,27 @@ impl Reader<'_> {
     }
     fn record(&mut self) -> Result<Option<Record>, DecodeError> {
         let (term, first, second) = (self.u64()?, self.member()?, self.member()?);
-        match (term, first, second) {
-            (0, None, None) => Ok(None),
-            (1.., Some(first), second) => Ok(Some(Record {
-                term,
-                first,
-                second,
-            })),
+        let pace = Pace {
+            heartbeat_interval_ms: self.u32()?,
+            lease_ms: self.u32()?,
+        };
+        match (
+            term,
+            first,
+            second,
+            (pace.heartbeat_interval_ms, pace.lease_ms),
+        ) {
+            (0, None, None, (0, 0)) => Ok(None),
+            (1.., Some(first), second, (heartbeat @ 1.., lease @ ..=LEASE_MS_MAX))
+                if heartbeat < lease =>
+            {
+                Ok(Some(Record {
+                    term,
+                    first,
+                    second,
+                    pace,
+                }))
+            }
             _ => Err(DecodeError::Field { kind: self.kind }),
         }
     }

@@ -12,10 +12,20 @@ fn member() -> impl Strategy<Value = Member> {
     })
 }
 fn record() -> impl Strategy<Value = Record> {
-    (1..u64::MAX, member(), prop::option::of(member())).prop_map(|(term, first, second)| Record {
+    let second = prop::option::of(member());
+    (1..u64::MAX, member(), second, pace()).prop_map(|(term, first, second, pace)| Record {
         term,
         first,
         second,
+        pace,
+    })
+}
+fn pace() -> impl Strategy<Value = Pace> {
+    (1..LEASE_MS_MAX).prop_flat_map(|heartbeat_interval_ms| {
+        (heartbeat_interval_ms + 1..=LEASE_MS_MAX).prop_map(move |lease_ms| Pace {
+            heartbeat_interval_ms,
+            lease_ms,
+        })
     })
 }
 fn time() -> impl Strategy<Value = Time> {
@@ -119,6 +129,18 @@ proptest! {
         // No shorter and no longer body of the kind is accepted.
         prop_assert!(Message::decode(message.kind(), &body[..length - 1]).is_err());
         prop_assert!(Message::decode(message.kind(), &[&body[..length], &[0]].concat()).is_err());
+    }
+
+    /// A record without a heartbeat, or with a lease that no heartbeat renews, is no record.
+    #[test]
+    fn a_record_has_a_pace_that_can_be_kept(record in record(), heartbeat in 0..4u32, lease: u32) {
+        let pace = Pace { heartbeat_interval_ms: heartbeat, lease_ms: lease };
+        let record = Some(Record { pace, ..record });
+        let info = Info { record, token: Token::default(), echo: Time::ZERO, grant: false };
+        let mut body = [0; BODY_BYTES_MAX];
+        let length = Message::Info(info).encode(SlotId(1), &mut body);
+        let read = Message::decode(Message::Info(info).kind(), &body[..length]);
+        prop_assert_eq!(read.is_ok(), heartbeat > 0 && heartbeat < lease && lease <= LEASE_MS_MAX);
     }
 
     #[test]

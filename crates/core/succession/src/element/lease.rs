@@ -300,7 +300,7 @@ impl Element {
     pub(super) fn split_retry_at(&self) -> Time {
         match self.split_sent_at {
             Time::ZERO => Time::ZERO,
-            at => at.after(self.settings.timing.heartbeat_interval()),
+            at => at.after(self.timing().heartbeat_interval()),
         }
     }
 
@@ -316,7 +316,7 @@ impl Element {
         // A token is at most as old as the request that brought it.
         let token_is_fresh =
             self.token_age_from != Time::ZERO && now.since(self.token_age_from) < self.lease();
-        let grace = self.settings.timing.heartbeat_interval() * GRACE_INTERVALS;
+        let grace = self.timing().heartbeat_interval() * GRACE_INTERVALS;
         if self.voted.is_none() && now.since(self.woke_at) < grace {
             return;
         }
@@ -384,12 +384,12 @@ impl Element {
             // gone deaf would never hear the answer to its vote, and the slot would hang for a
             // manager lease.
             Some(at) => {
-                let since = self.settings.timing.heartbeat_interval() * 2;
+                let since = self.timing().heartbeat_interval() * 2;
                 now.since(at) >= patience && self.manager_heard_at >= at.after(since)
             }
             None => {
                 // The manager's last grant may carry us on for long; ask for more in time.
-                let lasting = now.after(self.settings.timing.manager_lease() / 2);
+                let lasting = now.after(self.timing().manager_lease() / 2);
                 self.gate <= lasting && now.since(self.epoch_at) >= self.lease()
             }
         }

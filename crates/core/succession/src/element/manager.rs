@@ -36,7 +36,7 @@ impl Element {
 
     pub(super) fn hears_manager(&self, now: Time) -> bool {
         self.manager_heard_at != Time::ZERO
-            && now.since(self.manager_heard_at) < self.settings.timing.manager_lease()
+            && now.since(self.manager_heard_at) < self.timing().manager_lease()
     }
 
     /// R7 at the element: what the manager's record and token mean here.
@@ -75,7 +75,7 @@ impl Element {
         if info.grant && !self.armed() && self.active() {
             let until = info
                 .echo
-                .after(crate::as_held(self.settings.timing.manager_lease()));
+                .after(crate::as_held(self.timing().manager_lease()));
             self.confirm(out);
             self.raise_gate(now, until, out);
         }
@@ -102,6 +102,9 @@ impl Element {
         if record.second == Some(self.settings.me) && promises {
             // A newly armed successor starts with a promise, else it would claim at once.
             self.promise_until = self.promise_until.max(now.after(self.lease()));
+        }
+        if self.broken.is(Mutation::PaceCutsPromise) {
+            self.promise_until = self.promise_until.min(now.after(self.lease()));
         }
         self.quorum.restart(now);
         self.confirm(out);

@@ -40,8 +40,10 @@ pub const DRAIN_MAX: Duration = Duration::from_millis(20);
 pub struct Settings {
     /// This element in this life.
     pub me: Member,
-    /// The pool's time constants.
+    /// The pool's time constants; the pace is that of elements that know no term yet.
     pub timing: Timing,
+    /// The longest lease that any term may have, in milliseconds.
+    pub lease_ms_max: u32,
     /// What the last of three does.
     pub on_quorum_loss: OnQuorumLoss,
 }
@@ -291,7 +293,18 @@ impl Element {
     pub fn hears(&self, now: Time, node: NodeId) -> bool {
         self.peers
             .iter()
-            .any(|p| p.node == node && now.since(p.mutual_at) < hearing_time(self.settings.timing))
+            .any(|p| p.node == node && now.since(p.mutual_at) < hearing_time(self.timing()))
+    }
+
+    /// In which interval `node` speaks to this element: the pair's other member with each heartbeat,
+    /// everybody else by gossip.
+    #[must_use]
+    pub fn speaks_each(&self, node: NodeId) -> Duration {
+        let interval = self.timing().heartbeat_interval();
+        match self.pair_peer().is_some_and(|peer| peer.node == node) {
+            true => interval,
+            false => interval * GOSSIP_INTERVALS,
+        }
     }
 
     /// Who serves in the newest epoch known, be it this element or another.
@@ -312,8 +325,15 @@ impl Element {
         self.record.is_some_and(|r| r.armed())
     }
 
+    /// The time constants in force: a term has a pace of its own.
+    fn timing(&self) -> Timing {
+        let pool = self.settings.timing;
+        let of_term = self.record.filter(|_| !self.broken.is(Mutation::OwnPace));
+        of_term.map_or(pool, |record| pool.at(record.pace))
+    }
+
     fn lease(&self) -> Duration {
-        self.settings.timing.lease()
+        self.timing().lease()
     }
 
     fn received(&mut self, now: Time, from: NodeId, message: Message, out: &mut Effects) {
@@ -342,7 +362,7 @@ impl Element {
     /// A machine that stood still has measured its own silence, not the others': their messages
     /// wait in its sockets, and they have heard nothing that they could answer.
     fn note_standstill(&mut self, now: Time) {
-        let late = self.settings.timing.heartbeat_interval() * GRACE_INTERVALS;
+        let late = self.timing().heartbeat_interval() * GRACE_INTERVALS;
         // Not again and again, or a machine that is always late would never vote.
         let rarely = now.since(self.woke_at) >= self.lease() * 4;
         if now.since(self.next_beat) > late && rarely {
@@ -360,7 +380,7 @@ impl Element {
         if now < self.next_beat {
             return;
         }
-        let interval = self.settings.timing.heartbeat_interval();
+        let interval = self.timing().heartbeat_interval();
         if !self.broken.is(Mutation::SilenceWhileFrozen) {
             self.quorum.awake(now, self.next_beat, interval);
         }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use vnfpool_model::OnQuorumLoss;
+use vnfpool_model::{OnQuorumLoss, Timing};
 use vnfpool_wire::datagram::{NodeId, Record, Token};
 
 use super::copy::COPY_AGE_MAX;
@@ -15,7 +15,12 @@ impl Element {
     /// Shows every time that this machine keeps. Fields are named one by one, so that a new one is
     /// not forgotten here.
     pub fn moments(&mut self, mut visit: impl FnMut(Moment<'_>)) {
-        let timing = self.settings.timing;
+        // A term at a longer pace may follow; a world's settings have the longest.
+        let longest = self.settings.lease_ms_max.max(self.timing().lease_ms);
+        let timing = Timing {
+            lease_ms: longest,
+            ..self.timing()
+        };
         let (beat, lease) = (timing.heartbeat_interval(), timing.lease());
         let (alone, witness) = match self.settings.on_quorum_loss {
             OnQuorumLoss::Serve => (self.serve_after(), self.witness_time()),
@@ -105,7 +110,7 @@ impl Element {
         for peer in &mut self.peers {
             peer.heard_at = Time::ZERO;
         }
-        let near = self.settings.timing.heartbeat_interval() / 8;
+        let near = self.timing().heartbeat_interval() / 8;
         if now.since(self.next_beat) < near && self.next_beat.since(now) < near {
             self.next_beat = now;
         }

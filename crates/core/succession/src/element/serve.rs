@@ -116,17 +116,18 @@ impl Quorum {
 }
 
 impl Element {
-    /// T_serve >= L_M + V (S2), and one heartbeat more.
+    /// T_serve >= L_M + V (S2), whatever the pace of the others' term, and one heartbeat more.
     pub(super) fn serve_after(&self) -> Duration {
-        let timing = self.settings.timing;
-        timing.manager_lease() + timing.lease() + timing.heartbeat_interval()
+        let timing = self.timing();
+        let longest = Duration::from_millis(self.settings.lease_ms_max.into());
+        timing.manager_lease() + timing.lease().max(longest) + timing.heartbeat_interval()
     }
 
     /// How long one answer of a witness counts: several are needed on the way to serving. After a
     /// restart the next question comes with the first beat after a lease of silence; the answer
     /// before has to count until then, or a short manager lease would never let anybody serve.
     pub(super) fn witness_time(&self) -> Duration {
-        let timing = self.settings.timing;
+        let timing = self.timing();
         let next_question = timing.lease() + timing.heartbeat_interval() * 3;
         next_question.max(self.serve_after() / 3)
     }

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::{Decision, Effect, Effects, Member, Node, NodeId, Pending, Record, Slot, Time, lone};
+use super::{Decision, Effect, Effects, Member, Node, NodeId, Pending, Record, Slot, Time};
 use crate::hearing_time;
 
 /// How long a new slot waits for its preferred element before another gets it.
@@ -44,7 +44,7 @@ impl Slot {
                 self.choose(now, |_| true)
             }
         })?;
-        Some((lone(1, first), Decision::First))
+        Some((self.lone(1, first), Decision::First))
     }
 
     fn decide_lone(&self, now: Time, record: Record) -> Option<(Record, Decision)> {
@@ -69,7 +69,7 @@ impl Slot {
             let silent = record.first.node;
             let hears = |n: &Node| n.heard_manager && now.since(n.hears_since) >= lease;
             if let Some(first) = self.choose(now, |n| n.id != silent && (!deaf || hears(n))) {
-                return Some((lone(term, first), Decision::Replaced { silent }));
+                return Some((self.lone(term, first), Decision::Replaced { silent }));
             }
         }
         let active = active.filter(|_| active_is_fit)?;
@@ -88,6 +88,7 @@ impl Slot {
                 term,
                 first: record.first,
                 second: Some(candidate),
+                pace: self.settings.timing.pace(),
             },
             Decision::Armed,
         ))
@@ -98,24 +99,23 @@ impl Slot {
     fn decide_void(&self, now: Time, record: Record, active: &Node) -> Option<(Record, Decision)> {
         let term = record.term + 1;
         if active.gone {
-            if now.since(active.registered_at) < self.settings.timing.lease() {
+            if now.since(active.registered_at) < self.longest_lease() {
                 return None;
             }
             let first = self.choose(now, |n| n.id != active.id)?;
             let decision = Decision::Fenced { node: active.id };
-            return Some((lone(term, first), decision));
+            return Some((self.lone(term, first), decision));
         }
         let first = self
             .choose(now, |n| Some(n.id) == self.settings.preferred)
             .or_else(|| self.choose(now, |_| true))?;
         let decision = Decision::Restarted { node: active.id };
-        Some((lone(term, first), decision))
+        Some((self.lone(term, first), decision))
     }
 
     /// R13, R14 with a successor armed: the surviving member splits by itself; when it does not,
     /// the manager gives the slot away one lease after the registration or the proof.
     fn decide_armed(&self, now: Time, record: Record) -> Option<(Record, Decision)> {
-        let lease = self.settings.timing.lease();
         let lost = |member: Member| {
             self.node(member.node)
                 .filter(|n| n.gone || n.incarnation > member.incarnation)
@@ -123,7 +123,9 @@ impl Slot {
         };
         let second = record.second?;
         let (one, other) = (lost(record.first), lost(second));
-        let node = one.or(other)?;
+        let Some(node) = one.or(other) else {
+            return self.decide_pace(now, record);
+        };
         let survivor = if one.is_some() { second } else { record.first };
         let both = one.is_some() && other.is_some();
         // The grant's holder in a new life has closed its gate: its grant is void.
@@ -131,7 +133,7 @@ impl Slot {
         let waited = [one, other]
             .into_iter()
             .flatten()
-            .all(|n| now.since(n.registered_at) >= lease);
+            .all(|n| now.since(n.registered_at) >= self.longest_lease());
         // A survivor that serves on evidence (S1-S7) must have had the time to call in: the slot
         // is not given past it sooner than to anybody else (R15).
         let survivor_heard = self.node(survivor.node);
@@ -144,7 +146,7 @@ impl Slot {
                 .node(survivor.node)
                 .is_some_and(|n| self.fresh(now, n) && n.able);
         // A survivor that speaks has its own vote and knows better when.
-        if survivor_speaks && now.since(node.registered_at) < lease * 8 {
+        if survivor_speaks && now.since(node.registered_at) < self.timing().lease() * 8 {
             return None;
         }
         let first = self
@@ -156,7 +158,32 @@ impl Slot {
         } else {
             Decision::Restarted { node: node.id }
         };
-        Some((lone(record.term + 1, first), decision))
+        Some((self.lone(record.term + 1, first), decision))
+    }
+
+    /// R17: another pace for a healthy pair. It is the same two in a new term, so that a promise has
+    /// one length in one term; who serves goes on without a gap.
+    fn decide_pace(&self, now: Time, record: Record) -> Option<(Record, Decision)> {
+        let pace = self.settings.timing.pace();
+        if record.pace == pace || now.since(self.decided_at) < self.manager_lease() {
+            return None;
+        }
+        let (active, other) = (self.active()?, record.peer_of(self.active()?)?);
+        let speaks = |member: Member| {
+            self.node(member.node)
+                .filter(|n| n.incarnation == member.incarnation && n.able && self.fresh(now, n))
+        };
+        // The active itself says that it is one, and that the other one hears it and is in sync.
+        let well = speaks(active)?.candidate == Some(other) && speaks(other).is_some();
+        well.then_some((
+            Record {
+                term: record.term + 1,
+                first: active,
+                second: Some(other),
+                pace,
+            },
+            Decision::Paced,
+        ))
     }
 
     /// Silence is evidence only for who has listened for a manager lease. Meanwhile whoever serves
@@ -208,10 +235,12 @@ impl Slot {
             // R10: counted from the commit, granted or not. The gate of the one who goes on may
             // still be open on what its peer promised before, and a replacement (R12) has to
             // wait for that as for a grant.
-            let lease = self.settings.timing.lease();
-            self.grant_until = self.grant_until.max(now.after(lease));
+            self.grant_until = self.grant_until.max(now.after(self.longest_lease()));
         }
         self.decided_at = now;
+        if decision == Decision::Armed {
+            self.armed_at = now;
+        }
         out.push(Effect::Decided { record, decision });
         // The members hear of it at once, not with their next request.
         let members = [Some(record.first), record.second, before.map(|b| b.first)];
@@ -231,8 +260,8 @@ impl Slot {
 
     /// Who was split off is not armed again at once: longer each time, forgotten after a while.
     fn let_rest(&mut self, now: Time, before: Record, voter: NodeId) {
-        let armed_for = now.since(self.decided_at);
-        let least = hearing_time(self.settings.timing);
+        let armed_for = now.since(self.armed_at);
+        let least = hearing_time(self.timing());
         let other = [Some(before.first), before.second]
             .into_iter()
             .flatten()

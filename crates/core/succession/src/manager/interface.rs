@@ -1,5 +1,6 @@
 //! What goes into the machine of the manager and what comes out of it.
 
+use vnfpool_model::Pace;
 use vnfpool_wire::datagram::{Message, NodeId, Record};
 
 /// What happens to the machine.
@@ -29,6 +30,9 @@ pub enum Input {
     },
     /// Another element is the preferred one.
     Preferred(Option<NodeId>),
+    /// The pace of the terms to come (R17). One whose lease is longer than the settings allow is
+    /// ignored.
+    Pace(Pace),
 }
 
 /// What the driver has to do, in this order.
@@ -83,6 +87,8 @@ pub enum Decision {
     },
     /// R11: a synchronised standby is armed.
     Armed,
+    /// R17: the same pair at another pace.
+    Paced,
     /// R12: the lone active was silent until its grant ran out.
     Replaced {
         /// Who was.
@@ -112,6 +118,7 @@ impl Decision {
             } => "disarmed",
             Self::SplitToOther { .. } => "failover-to-other",
             Self::Armed => "armed",
+            Self::Paced => "paced",
             Self::Replaced { .. } => "replaced",
             Self::Restarted { .. } => "restarted",
             Self::Fenced { .. } => "fenced",

@@ -2,7 +2,7 @@
 
 use super::{
     Decision, Effect, Effects, Incarnation, Info, Member, Message, NODES_MAX, Node, NodeId, Record,
-    Request, Slot, Split, Time, VoteRefusal, lone,
+    Request, Slot, Split, Time, VoteRefusal,
 };
 
 impl Slot {
@@ -151,7 +151,7 @@ impl Slot {
         if !record.armed() || !record.names(voter) {
             return Err(VoteRefusal::NotOfThePair);
         }
-        let validity = self.settings.timing.lease();
+        let validity = self.timing().lease();
         let fresh = m.token.boot == self.settings.boot
             && m.token.clock <= now
             && now.since(m.token.clock) < validity;
@@ -165,7 +165,7 @@ impl Slot {
         if m.able {
             let failover = self.active() != Some(voter);
             let decision = Decision::Split { by: from, failover };
-            return Ok((lone(term, voter), decision));
+            return Ok((self.lone(term, voter), decision));
         }
         // A grant to the voter itself would outlive its slot.
         if now < self.grant_until {
@@ -175,7 +175,7 @@ impl Slot {
         let first = self
             .choose(now, |n| n.id != from && Some(n.id) != peer)
             .ok_or(VoteRefusal::NobodyAble)?;
-        Ok((lone(term, first), Decision::SplitToOther { by: from }))
+        Ok((self.lone(term, first), Decision::SplitToOther { by: from }))
     }
 
     /// R14: counts like the registration of a new life. The record's life is meant, also when it

@@ -16,7 +16,7 @@ mod model;
 
 use std::time::Duration;
 
-use vnfpool_model::{Epoch, Incarnation, Time, Timing};
+use vnfpool_model::{Epoch, Incarnation, Pace, Time, Timing};
 use vnfpool_wire::datagram::{Info, Member, Message, NodeId, Record, Request, Split, Token};
 
 pub use interface::{Decision, Effect, Input, VoteRefusal};
@@ -27,8 +27,10 @@ pub const NODES_MAX: usize = 64;
 /// What the machine has to know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Settings {
-    /// The pool's time constants.
+    /// The pool's time constants; the pace is that of the next terms.
     pub timing: Timing,
+    /// The longest lease that any term may have, in milliseconds.
+    pub lease_ms_max: u32,
     /// The element that should serve when everything is well.
     pub preferred: Option<NodeId>,
     /// The slot has a preferred element, which may have no number yet.
@@ -81,15 +83,6 @@ impl Node {
     }
 }
 
-/// A record that names `first` alone.
-const fn lone(term: u64, first: Member) -> Record {
-    Record {
-        term,
-        first,
-        second: None,
-    }
-}
-
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Pending {
     record: Record,
@@ -107,6 +100,8 @@ pub struct Slot {
     /// The newest turn heard in the record's term: for display only.
     turn: u16,
     decided_at: Time,
+    /// Since when a successor has been armed, in whatever term.
+    armed_at: Time,
     nodes: Vec<Node>,
     apart: Vec<(NodeId, NodeId)>,
     started_at: Time,
@@ -131,6 +126,7 @@ impl Slot {
             grant_until: record.map_or(Time::ZERO, |_| now.after(wait)),
             turn: 0,
             decided_at: now,
+            armed_at: now,
             nodes: Vec::with_capacity(NODES_MAX),
             apart: Vec::new(),
             started_at: now,
@@ -166,6 +162,11 @@ impl Slot {
                 }
             }
             Input::Preferred(preferred) => self.settings.preferred = preferred,
+            Input::Pace(pace) => {
+                if pace.lease_ms <= self.settings.lease_ms_max {
+                    self.settings.timing = self.settings.timing.at(pace);
+                }
+            }
         }
         self.decide(now, out);
     }
@@ -173,7 +174,7 @@ impl Slot {
     /// When [`Input::Tick`] is due.
     #[must_use]
     pub fn deadline(&self, now: Time) -> Time {
-        now.after(self.settings.timing.lease())
+        now.after(self.timing().lease())
     }
 
     /// The record in force.
@@ -207,6 +208,12 @@ impl Slot {
         self.nodes.iter().map(|n| (n.id, n.heard_at, n.incarnation))
     }
 
+    /// The pace of the terms to come.
+    #[must_use]
+    pub const fn next_pace(&self) -> Pace {
+        self.settings.timing.pace()
+    }
+
     /// Whether a record is waiting for the disk.
     #[must_use]
     pub const fn waits_for_disk(&self) -> bool {
@@ -219,6 +226,27 @@ impl Slot {
 
     fn node_mut(&mut self, id: NodeId) -> Option<&mut Node> {
         self.nodes.iter_mut().find(|n| n.id == id)
+    }
+
+    /// A record of the next terms' pace that names `first` alone.
+    const fn lone(&self, term: u64, first: Member) -> Record {
+        Record {
+            term,
+            first,
+            second: None,
+            pace: self.settings.timing.pace(),
+        }
+    }
+
+    /// The time constants in force.
+    fn timing(&self) -> Timing {
+        let next = self.settings.timing;
+        self.record.map_or(next, |record| next.at(record.pace))
+    }
+
+    /// The longest promise that anybody may have given in any term.
+    fn longest_lease(&self) -> Duration {
+        Duration::from_millis(self.settings.lease_ms_max.into())
     }
 
     fn manager_lease(&self) -> Duration {
@@ -238,6 +266,6 @@ impl Slot {
     }
 
     fn is_recent(&self, now: Time, heard_at: Time) -> bool {
-        heard_at != Time::ZERO && now.since(heard_at) < self.settings.timing.lease() * 2
+        heard_at != Time::ZERO && now.since(heard_at) < self.timing().lease() * 2
     }
 }

@@ -10,7 +10,8 @@ impl Slot {
     /// Shows every time that this machine keeps. Fields are named one by one, so that a new one is
     /// not forgotten here.
     pub fn moments(&mut self, mut visit: impl FnMut(Moment<'_>)) {
-        let lease = self.settings.timing.lease();
+        // A term at a longer pace may follow.
+        let lease = self.longest_lease().max(self.timing().lease());
         let manager_lease = self.manager_lease();
         let start = match self.record {
             Some(_) => self.manager_lease(),
@@ -19,6 +20,7 @@ impl Slot {
         let Self {
             grant_until,
             decided_at,
+            armed_at,
             nodes,
             started_at,
             heard_at,
@@ -37,7 +39,8 @@ impl Slot {
             });
         };
         moment(Clock::Own, Duration::ZERO, grant_until);
-        moment(Clock::Own, Duration::ZERO, decided_at);
+        moment(Clock::Own, manager_lease, decided_at);
+        moment(Clock::Own, Duration::ZERO, armed_at);
         moment(Clock::Own, start, started_at);
         moment(Clock::Own, lease * 2, heard_at);
         moment(Clock::Own, manager_lease, listens_since);
@@ -68,7 +71,12 @@ impl Slot {
     /// clean slate of a standby that was armed for long: each counts as armed just now.
     pub fn fold(&mut self, now: Time) {
         self.turn = 0;
-        self.decided_at = now;
+        self.armed_at = now;
+        let next = self.settings.timing.pace();
+        if self.record.is_none_or(|record| record.pace == next) {
+            // Only a change of pace looks at it.
+            self.decided_at = now;
+        }
         self.nodes.sort_by_key(|node| node.id);
     }
 

@@ -194,6 +194,7 @@ impl World {
         self.boot += 1;
         let settings = manager::Settings {
             timing: self.timing,
+            lease_ms_max: self.timing.lease_ms,
             preferred: Some(NodeId(1)),
             preferred_expected: true,
             boot: self.boot,
@@ -242,6 +243,7 @@ impl World {
         let settings = element::Settings {
             me,
             timing: self.timing,
+            lease_ms_max: self.timing.lease_ms,
             on_quorum_loss: self.on_quorum_loss,
         };
         let mut machine = element::Element::new(settings, now);

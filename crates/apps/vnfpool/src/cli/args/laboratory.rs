@@ -134,6 +134,8 @@ pub(crate) enum Profile {
     Default,
     /// Heartbeat 5 ms, lease 25 ms
     Fast,
+    /// Follows what is measured, from 20 to 250 ms
+    Auto,
 }
 
 /// A system to compare with.

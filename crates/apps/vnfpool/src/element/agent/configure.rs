@@ -138,6 +138,7 @@ impl Agent {
             let settings = Settings {
                 me,
                 timing: spec.timing,
+                lease_ms_max: spec.lease_ms_max(),
                 on_quorum_loss: spec.on_quorum_loss,
             };
             if let Err(error) = self.add_slot(id, slot_spec, settings).await {

@@ -19,6 +19,7 @@ fn machine() -> Element {
     let settings = Settings {
         me: member(1),
         timing: Timing::DEFAULT,
+        lease_ms_max: Timing::DEFAULT.lease_ms,
         on_quorum_loss: OnQuorumLoss::Serve,
     };
     let mut machine = Element::new(settings, Time(1_000));
@@ -26,6 +27,7 @@ fn machine() -> Element {
         term: 3,
         first: member(1),
         second: Some(member(2)),
+        pace: Timing::DEFAULT.pace(),
     };
     let token = Token {
         boot: 2,
@@ -82,7 +84,7 @@ fn the_layout_has_not_changed_without_its_number() {
     };
     assert_eq!(
         (LAYOUT, sum(&machine), sum(&setup)),
-        (1, (96, 638_950_378), (88, 441_603_122))
+        (2, (99, 2_396_855_860), (88, 2_091_739_921))
     );
 }
 

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use vnfpool_model::{Role, SlotId, Time};
+use vnfpool_pacing::Meter;
 use vnfpool_succession::element::{self, Cause, Element, Input, Settings};
+use vnfpool_wire::datagram::{Message, NodeId};
 
 use super::takeover::Stopwatch;
 use super::{Furniture, Heard, Plane, SlotView, Takeover};
@@ -24,6 +26,7 @@ pub(super) struct Running {
     pub(super) plane: Plane,
     counters: SlotView,
     stopwatch: Stopwatch,
+    meter: Meter,
     /// When the LANs were first told in this epoch, and how often since.
     announced: Option<(Time, usize)>,
     announce_next: Time,
@@ -55,6 +58,7 @@ impl Running {
             plane,
             counters: SlotView::default(),
             stopwatch: Stopwatch::default(),
+            meter: Meter::new(),
             announced: None,
             announce_next: Time::NEVER,
         }
@@ -99,6 +103,12 @@ impl Running {
             }
         }
         inputs
+    }
+
+    /// Measures the silence of whoever speaks, before the machine hears it.
+    pub(super) fn measure(&mut self, from: NodeId, message: &Message) {
+        let interval = self.machine.speaks_each(from);
+        self.meter.received(now(), from, message, interval);
     }
 
     /// When the slot wants its turn.
@@ -164,6 +174,7 @@ impl Running {
         match notice {
             element::Notice::Voted { silence, .. } => self.stopwatch.vote(now(), silence),
             element::Notice::RoleChanged { role, cause, .. } => {
+                self.meter.begin_epoch();
                 match (role, cause) {
                     (Role::Active, Cause::Failover) => self.counters.failovers += 1,
                     (Role::Active, Cause::Handover) => self.counters.handovers += 1,
@@ -189,6 +200,7 @@ impl Running {
             gate: self.machine.gate(),
             unconfirmed: self.machine.unconfirmed(),
             manager_heard_at: self.machine.manager_heard_at(),
+            silence_excess: self.meter.longest_excess(now()),
             ..self.counters
         };
         self.counters.gate = self.machine.gate();

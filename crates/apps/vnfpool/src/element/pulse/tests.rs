@@ -87,6 +87,7 @@ fn settings() -> Settings {
             incarnation: Incarnation(1),
         },
         timing: Timing::default(),
+        lease_ms_max: Timing::default().lease_ms,
         on_quorum_loss: OnQuorumLoss::Serve,
     }
 }

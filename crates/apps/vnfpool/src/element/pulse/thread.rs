@@ -127,7 +127,8 @@ impl Thread {
                     if let Message::Ack(ack) = &message {
                         self.published.round_trip_us.add(now().since(ack.echo));
                     }
-                    if self.slots.contains_key(&slot) {
+                    if let Some(running) = self.slots.get_mut(&slot) {
+                        running.measure(from, &message);
                         self.handle(slot, Input::Received { from, message });
                     } else if !std::mem::replace(&mut sign_of_life, true) {
                         // About another pool of our name, it may be: somebody is alive (S5).

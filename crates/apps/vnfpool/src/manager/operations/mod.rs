@@ -36,10 +36,11 @@ impl Operations for Api {
     async fn status(&self) -> Result<Status, Problem> {
         let view = self.0.pulse.view();
         let registry = self.0.registry();
+        let paces = self.0.paces();
         let pools = registry
             .pools
             .values()
-            .map(|pool| pool_status(&registry, &view, pool));
+            .map(|pool| pool_status(&registry, &view, &paces, pool));
         Ok(Status {
             manager: ManagerStatus {
                 id: self.0.id.clone(),
@@ -342,7 +343,7 @@ fn may_change(before: &PoolSpec, after: &PoolSpec) -> Result<(), Problem> {
         );
         Err(Problem::new(Code::PoolBusy, text))
     };
-    if before.timing != after.timing {
+    if (before.timing, before.lease_bounds) != (after.timing, after.lease_bounds) {
         return busy("the heartbeat and lease times");
     }
     if before.function != after.function {

@@ -2,18 +2,24 @@
 
 use std::collections::BTreeMap;
 
-use vnfpool_model::{ElementId, Incarnation, PoolHandle, Role, SlotId, Timing};
+use vnfpool_model::{ElementId, Incarnation, PoolHandle, PoolSpec, Role, SlotId, Timing};
 use vnfpool_northbound::{ElementStatus, PoolStatus, SlotStatus};
 use vnfpool_wire::control;
 use vnfpool_wire::datagram::NodeId;
 
+use super::super::paces::Paces;
 use super::super::pulse::View;
 use super::super::registry::{Element, PoolRecord, Registry};
 use super::standby_of;
 use crate::pulse::now;
 
 /// A pool as operators see it.
-pub(super) fn pool_status(registry: &Registry, view: &View, pool: &PoolRecord) -> PoolStatus {
+pub(super) fn pool_status(
+    registry: &Registry,
+    view: &View,
+    paces: &Paces,
+    pool: &PoolRecord,
+) -> PoolStatus {
     let handle = &pool.spec.handle;
     let name = |node: NodeId| registry.name_of(node).map(|(_, id)| id.clone());
     let slots = pool.spec.slots.iter().filter_map(|spec| {
@@ -32,6 +38,9 @@ pub(super) fn pool_status(registry: &Registry, view: &View, pool: &PoolRecord) -
             holder: slot.record.and_then(|r| name(r.first.node)),
             addresses: spec.addresses.iter().map(|a| a.address).collect(),
             preferred: spec.preferred.clone(),
+            heartbeat_ms: slot.record.map(|r| r.pace.heartbeat_interval_ms),
+            lease_ms: slot.record.map(|r| r.pace.lease_ms),
+            lease_reason: paces.advice(id).map(|advice| advice.to_string()),
         })
     });
     let slots: Vec<_> = slots.collect();
@@ -39,7 +48,7 @@ pub(super) fn pool_status(registry: &Registry, view: &View, pool: &PoolRecord) -
     PoolStatus {
         handle: handle.clone(),
         function: pool.spec.function.clone(),
-        profile: profile(pool.spec.timing),
+        profile: profile(&pool.spec),
         on_quorum_loss: pool.spec.on_quorum_loss,
         closing: registry.closing.contains_key(handle),
         elements: elements
@@ -123,8 +132,11 @@ fn element_status(
     }
 }
 
-fn profile(timing: Timing) -> String {
-    match timing {
+fn profile(spec: &PoolSpec) -> String {
+    if spec.lease_bounds.is_some() {
+        return "auto".to_owned();
+    }
+    match spec.timing {
         Timing::DEFAULT => "default".to_owned(),
         Timing::FAST => "fast".to_owned(),
         other => format!(

@@ -43,6 +43,7 @@ impl Played {
             pool: "edge".parse().unwrap(),
             settings: Settings {
                 timing: Timing::default(),
+                lease_ms_max: Timing::default().lease_ms,
                 preferred: None,
                 preferred_expected: false,
                 boot: 1,
