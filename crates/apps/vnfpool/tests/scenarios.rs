@@ -155,6 +155,7 @@ const LEFT_TO_THE_MATRIX: &[&str] = &[
     "resume-60s",
     "standby-link",
     "standby-silent",
+    "stutter",
     "two-box-active",
     "two-box-standby",
     "two-box-standby-manager",

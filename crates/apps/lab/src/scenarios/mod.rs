@@ -12,6 +12,7 @@ mod planned;
 mod processes;
 mod reboot;
 mod resume;
+mod stutter;
 mod two_box;
 mod vnf;
 
@@ -98,6 +99,7 @@ const ALL: &[&dyn Scenario] = &[
     &resume::Resume::HALF_SECOND,
     &resume::Resume::SECONDS,
     &resume::Resume::MINUTE,
+    &stutter::Stutter,
     &network::Silent,
     &network::Link,
     &network::Partition,
