@@ -12,7 +12,9 @@ use tempfile::TempDir;
 use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
 use vnfpool_config::PoolFile;
-use vnfpool_model::{ElementId, Incarnation, PoolHandle, PoolSpec, Role, Timing};
+use vnfpool_model::{
+    ElementId, Incarnation, LeaseBounds, Pace, PoolHandle, PoolSpec, Role, Timing,
+};
 use vnfpool_northbound::{Code, FenceRequest, Operations, TokenRequest};
 use vnfpool_succession::manager::Input;
 use vnfpool_transport::enrolment;
@@ -430,6 +432,54 @@ async fn the_lag_of_the_standby_is_milliseconds_by_the_word_of_the_active() {
     assert_eq!((gw1.role, gw1.sync_lag_ms), (Role::Active, None));
     assert_eq!((gw2.role, gw2.sync_lag_ms), (Role::Standby, Some(12)));
     assert_eq!(gw1.labels["rack"], "of gw1");
+}
+
+/// Goal: with `lease = "auto"` what a member reports becomes the machine's pace, and `status` says
+/// why; what a spare reports, or what a pool with a profile is told, does not. Method: one report each.
+#[tokio::test]
+async fn a_reported_silence_changes_the_pace() {
+    let mut manager = Manager::new();
+    let mut spec = pool("");
+    spec.lease_bounds = Some(LeaseBounds {
+        min_ms: 20,
+        max_ms: 90,
+    });
+    manager.api.apply_pool(spec, &operator()).await.unwrap();
+    let gw1: ElementId = "gw1".parse().unwrap();
+    manager.shared().number_of(&edge(), &gw1).await.unwrap();
+    let _frames = connect(manager.shared(), "gw1", 1);
+    let slot = manager.shared().pool(&edge()).unwrap().slots["main"];
+    let report = |role: Role, silence_excess_us| ElementReport {
+        slots: vec![SlotReport {
+            id: slot.0,
+            role: role.to_string(),
+            silence_excess_us,
+            ..SlotReport::default()
+        }],
+        ..ElementReport::default()
+    };
+    told(&mut manager);
+    let shared = Arc::clone(manager.shared());
+    shared.reported(&edge(), &gw1, report(Role::Spare, 20_000));
+    assert_eq!(told(&mut manager), []);
+    shared.reported(&edge(), &gw1, report(Role::Active, 20_000));
+    let pace = Pace {
+        heartbeat_interval_ms: 16,
+        lease_ms: 80,
+    };
+    assert_eq!(told(&mut manager), [Input::Pace(pace)]);
+    shared.reported(&edge(), &gw1, report(Role::Active, 20_000));
+    assert_eq!(told(&mut manager), [], "once is enough");
+    shared.reported(&edge(), &gw1, report(Role::Active, 80_000));
+    let bounded = Pace {
+        heartbeat_interval_ms: 18,
+        lease_ms: 90,
+    };
+    assert_eq!(told(&mut manager), [Input::Pace(bounded)]);
+    let status = manager.api.status().await.unwrap();
+    assert_eq!(status.pools[0].profile, "auto");
+    let reason = status.pools[0].slots[0].lease_reason.clone().unwrap();
+    assert!(reason.contains("raise lease_max_ms"), "{reason}");
 }
 
 /// Goal: an element neither fills the log nor pushes other events out, and what it says last is
