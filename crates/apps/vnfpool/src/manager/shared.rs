@@ -366,7 +366,7 @@ impl Shared {
         let mut timing = pool.timing;
         if let Some(bounds) = pool.lease_bounds {
             // It goes on at the pace of the record, which was measured.
-            let pace = record.map_or(timing.pace(), |record| record.pace);
+            let pace = record.map_or_else(|| timing.pace(), |record| record.pace);
             timing = timing.at(self.paces().begin(id, bounds, pace));
         }
         let settings = Settings {
