@@ -57,6 +57,9 @@ pub struct Figures {
     pub no_owner_ms: u64,
     /// From the fault to the first owner frame of the other gateway, if there was one.
     pub takeover_ms: Option<f64>,
+    /// From there to the first packet that it passed on: by then the switches know where the
+    /// addresses are.
+    pub forwarding_ms: Option<f64>,
     /// How often the answers moved from one gateway to the other.
     pub role_changes: usize,
     /// Owner frames of one gateway between two of the other that are less than 50 ms apart: sent
@@ -90,6 +93,7 @@ pub(crate) fn figures(
         two_owners_ms: owners.two_ms,
         no_owner_ms: owners.none_ms,
         takeover_ms: takeover(window, active, sightings),
+        forwarding_ms: forwarding(window, active, sightings),
         role_changes: owners.changes,
         stale_frames: stale.len(),
         overlap_ms: match stale.as_slice() {
@@ -229,6 +233,16 @@ fn takeover(window: Window, active: Gateway, sightings: &Sightings) -> Option<f6
         (window.fault..window.to).contains(&emission.at) && emission.gateway != active
     });
     others.next().map(|first| millis(first.at - window.fault))
+}
+
+/// See [`Figures::forwarding_ms`].
+fn forwarding(window: Window, active: Gateway, sightings: &Sightings) -> Option<f64> {
+    let emissions = sightings.emissions.iter();
+    let mut others =
+        emissions.filter(|e| (window.fault..window.to).contains(&e.at) && e.gateway != active);
+    let first = others.next()?;
+    let passed_on = std::iter::once(first).chain(others).find(|e| e.forwarded)?;
+    Some(millis(passed_on.at - first.at))
 }
 
 /// When frames were sent that only the other gateway had a right to: see

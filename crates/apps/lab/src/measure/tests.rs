@@ -103,6 +103,7 @@ fn two_owners_and_none_are_counted_by_question() {
         at: Nanos::from(question) * 5 * MS + late,
         gateway,
         question: Some(question),
+        forwarded: false,
     };
     let mut emissions = Vec::new();
     // gw1 answers until 250 ms and gw2 from 240 ms; from 300 to 320 ms nobody does.
@@ -126,6 +127,34 @@ fn two_owners_and_none_are_counted_by_question() {
     assert!((figures.overlap_ms - 4.999_999).abs() < 1e-9);
 }
 
+/// Goal: the last step of a takeover begins with the first frame of the new owner, whatever that is.
+#[test]
+fn traffic_flows_from_the_first_packet_that_is_passed_on() {
+    let emission = |ms: Nanos, gateway, forwarded| Emission {
+        at: ms * MS,
+        gateway,
+        question: None,
+        forwarded,
+    };
+    let mut emissions = vec![
+        emission(150, Gateway::Gw1, true),
+        emission(210, Gateway::Gw1, true),
+        emission(240, Gateway::Gw2, false),
+        emission(241, Gateway::Gw2, false),
+    ];
+    let forwarding = |emissions: &[Emission]| {
+        let sightings = Sightings {
+            emissions: emissions.to_vec(),
+            ..Sightings::default()
+        };
+        figures(WINDOW, Gateway::Gw1, &TrafficLog::default(), &sightings).forwarding_ms
+    };
+    assert_eq!(forwarding(&emissions), None);
+    emissions.push(emission(243, Gateway::Gw2, true));
+    emissions.push(emission(244, Gateway::Gw2, true));
+    assert_eq!(forwarding(&emissions), Some(3.0));
+}
+
 /// Goal: a burst of a resumed gateway is seen, and a planned way there and back is none.
 #[test]
 fn a_burst_of_the_old_active_is_stale_and_a_way_back_is_not() {
@@ -133,6 +162,7 @@ fn a_burst_of_the_old_active_is_stale_and_a_way_back_is_not() {
         at: ms * MS,
         gateway,
         question: None,
+        forwarded: false,
     };
     let serves = |range: std::ops::Range<Nanos>, gateway| range.map(move |n| emission(n, gateway));
     let mut emissions: Vec<Emission> = serves(200..400, Gateway::Gw2).collect();
@@ -150,6 +180,7 @@ fn a_burst_of_the_old_active_is_stale_and_a_way_back_is_not() {
         at: 800 * MS + n,
         gateway: Gateway::Gw1,
         question: None,
+        forwarded: false,
     }));
     emissions.sort_by_key(|emission| emission.at);
     let burst = Sightings {

@@ -29,6 +29,8 @@ pub(crate) struct Emission {
     pub(crate) gateway: Gateway,
     /// The number of the question that it answers, if it is an answer.
     pub(crate) question: Option<u32>,
+    /// It is a packet of the client's or the server's, passed on.
+    pub(crate) forwarded: bool,
 }
 
 /// Everything seen so far.
@@ -234,6 +236,7 @@ impl Tap {
                     at: *at,
                     gateway: *gateway,
                     question,
+                    forwarded: *kind == OwnerFrame::Forwarded,
                 });
             }
             drop(sightings);

@@ -111,6 +111,9 @@ pub struct StepsSummary {
     pub opening_ms: Spread,
     /// Until the LANs were told.
     pub telling_ms: Spread,
+    /// From the first frame of the new owner until the first packet that it passed on, seen from
+    /// outside.
+    pub forwarding_ms: Spread,
 }
 
 impl StepsSummary {
@@ -124,6 +127,10 @@ impl StepsSummary {
             disk_ms: spread(&|steps| steps.disk_ms)?,
             opening_ms: spread(&|steps| steps.opening_ms)?,
             telling_ms: spread(&|steps| steps.telling_ms)?,
+            forwarding_ms: Spread::of(
+                runs.iter()
+                    .filter_map(|run| run.steps.and(run.figures.forwarding_ms)),
+            )?,
         })
     }
 
@@ -135,6 +142,7 @@ impl StepsSummary {
             ("(its disk", self.disk_ms),
             ("opening", self.opening_ms),
             ("telling", self.telling_ms),
+            ("first packet", self.forwarding_ms),
         ];
         let one = |(name, spread): (&str, Spread)| {
             let end = if name.starts_with('(') { ")" } else { "" };

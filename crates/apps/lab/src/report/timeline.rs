@@ -159,6 +159,7 @@ mod tests {
             at: ms * MILLISECOND,
             gateway,
             question: None,
+            forwarded: false,
         };
         let mut emissions: Vec<Emission> =
             (0..101).map(|n| emission(n * 5, Gateway::Gw1)).collect();
