@@ -19,6 +19,7 @@ mod fencing;
 mod metrics;
 mod operations;
 mod pulse;
+mod quarantine;
 mod registry;
 mod shared;
 #[cfg(test)]

@@ -2,6 +2,8 @@
 
 use vnfpool_wire::datagram::{Message, NodeId, Record};
 
+use super::damping::{Quarantined, Release};
+
 /// What happens to the machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Input {
@@ -29,6 +31,8 @@ pub enum Input {
     },
     /// Another element is the preferred one.
     Preferred(Option<NodeId>),
+    /// The operator's word that this element, in quarantine or not, has a clean slate (R11).
+    Pardoned(NodeId),
 }
 
 /// What the driver has to do, in this order.
@@ -61,6 +65,15 @@ pub enum Effect {
         from: NodeId,
         /// Why.
         reason: VoteRefusal,
+    },
+    /// An element has lost its place too often: it is not armed for now (R11).
+    Quarantined(Quarantined),
+    /// Its quarantine is over.
+    Released {
+        /// Whose.
+        node: NodeId,
+        /// Why.
+        cause: Release,
     },
 }
 
