@@ -199,9 +199,6 @@ impl Slot {
         };
         let before = self.record.replace(record);
         self.turn = 0;
-        if let Some(before) = before {
-            self.damp(now, before, decision, out);
-        }
         if let (Decision::Split { .. } | Decision::SplitToOther { .. }, Some(_)) =
             (decision, before)
         {
@@ -211,8 +208,11 @@ impl Slot {
             let lease = self.settings.timing.lease();
             self.grant_until = self.grant_until.max(now.after(lease));
         }
-        self.decided_at = now;
         out.push(Effect::Decided { record, decision });
+        if let Some(before) = before {
+            self.damp(now, before, decision, out);
+        }
+        self.decided_at = now;
         // The members hear of it at once, not with their next request.
         let members = [Some(record.first), record.second, before.map(|b| b.first)];
         let second_before = before.and_then(|b| b.second);
