@@ -220,7 +220,7 @@ impl Chief {
                     }
                 }
                 Effect::Decided { decision, .. } => trace.decided.push(decision),
-                Effect::VoteRefused { .. } => {}
+                Effect::VoteRefused { .. } | Effect::Quarantined(_) | Effect::Released { .. } => {}
             }
         }
     }

@@ -280,15 +280,20 @@ fn run_once(stage: &mut Stage<'_>, scenario: &dyn Scenario) -> Result<RunFigures
         figures,
         steps,
         command_ms: command_ms(injection),
-        recovery: recovery(stage)?,
+        recovery: recovery(stage, scenario.patience())?,
     })
 }
 
 /// Waits until the pool is ready again. One that does not get ready is a result, not an error.
-fn recovery(stage: &mut Stage<'_>) -> Result<Result<f64, String>> {
+fn recovery(stage: &mut Stage<'_>, patience: Duration) -> Result<Result<f64, String>> {
     let healed = clock::now();
-    let ready = stage.system.wait_ready(stage.scene);
-    signals::check()?;
+    let ready = loop {
+        let ready = stage.system.wait_ready(stage.scene);
+        signals::check()?;
+        if ready.is_ok() || clock::now() >= healed + clock::nanos(patience) {
+            break ready;
+        }
+    };
     Ok(ready
         .map(|_| clock::millis(clock::now() - healed))
         .map_err(|error| format!("{error:#}")))

@@ -101,6 +101,12 @@ pub(crate) trait System {
     /// Waits until the pool has an active and a synchronised standby; returns the active.
     fn wait_ready(&mut self, scene: &Scene) -> Result<Gateway>;
 
+    /// Whether the system says that it leaves `gateway` out because it flapped; none where a system
+    /// knows no such thing.
+    fn is_quarantined(&self, _scene: &Scene, _gateway: Gateway) -> Result<Option<bool>> {
+        Ok(None)
+    }
+
     /// Every process of the system on a gateway.
     fn processes(&mut self, gateway: Gateway) -> Vec<ProcessMark>;
 

@@ -140,6 +140,22 @@ pub struct ElementStatus {
     /// What is wrong with it, one sentence each.
     #[serde(default)]
     pub faults: Vec<String>,
+    /// Slots in which it is not armed, since it has lost its place too often.
+    #[serde(default)]
+    pub quarantines: Vec<QuarantineStatus>,
+}
+
+/// The quarantine of an element in a slot.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QuarantineStatus {
+    /// The slot.
+    pub slot: SlotName,
+    /// Why, in one sentence.
+    pub reason: String,
+    /// When it may be armed again if it is steady until then, on the manager's wall clock.
+    pub until: Timestamp,
+    /// When it may be armed again in any case.
+    pub at_latest: Timestamp,
 }
 
 /// Something that happened.
@@ -267,4 +283,11 @@ pub struct FenceRequest {
     pub element: ElementId,
     /// Must be true: it is switched off.
     pub it_is_off: bool,
+}
+
+/// The operator's word that an element may be armed again, whatever it was in quarantine for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PardonRequest {
+    /// The element.
+    pub element: ElementId,
 }

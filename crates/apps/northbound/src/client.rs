@@ -18,8 +18,8 @@ use vnfpool_transport::pki::{Credentials, PkiError};
 pub use events::Events;
 
 use crate::api::{
-    Applied, AuditEntry, FenceRequest, Status, SwitchoverDone, SwitchoverRequest, Token,
-    TokenRequest,
+    Applied, AuditEntry, FenceRequest, PardonRequest, Status, SwitchoverDone, SwitchoverRequest,
+    Token, TokenRequest,
 };
 use crate::problem::{Code, Problem};
 use connection::{Connection, Reply};
@@ -231,6 +231,21 @@ impl OperatorClient {
         request: &FenceRequest,
     ) -> Result<(), ClientError> {
         let path = format!("/v1/pools/{pool}/fence");
+        self.call(Method::POST, &path, Some(request))
+            .await
+            .map(drop)
+    }
+
+    /// Gives an element a clean slate.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn pardon(
+        &self,
+        pool: &PoolHandle,
+        request: &PardonRequest,
+    ) -> Result<(), ClientError> {
+        let path = format!("/v1/pools/{pool}/pardon");
         self.call(Method::POST, &path, Some(request))
             .await
             .map(drop)

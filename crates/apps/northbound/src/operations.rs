@@ -8,8 +8,8 @@ use vnfpool_model::{PoolHandle, PoolSpec};
 use vnfpool_transport::Identity;
 
 use crate::api::{
-    Applied, AuditEntry, Event, FenceRequest, Status, SwitchoverDone, SwitchoverRequest, Token,
-    TokenRequest,
+    Applied, AuditEntry, Event, FenceRequest, PardonRequest, Status, SwitchoverDone,
+    SwitchoverRequest, Token, TokenRequest,
 };
 use crate::problem::Problem;
 
@@ -63,6 +63,14 @@ pub trait Operations: Send + Sync + 'static {
         &self,
         pool: &PoolHandle,
         request: FenceRequest,
+        by: &Identity,
+    ) -> impl Future<Output = Result<(), Problem>> + Send;
+
+    /// Takes the operator's word that an element may be armed again.
+    fn pardon(
+        &self,
+        pool: &PoolHandle,
+        request: PardonRequest,
         by: &Identity,
     ) -> impl Future<Output = Result<(), Problem>> + Send;
 

@@ -18,7 +18,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use vnfpool_northbound::client::{ClientError, MANAGER_FILE, OperatorClient};
 use vnfpool_northbound::{
-    Code, FenceRequest, SwitchoverRequest, TokenRequest, metrics, router, server,
+    Code, FenceRequest, PardonRequest, SwitchoverRequest, TokenRequest, metrics, router, server,
 };
 use vnfpool_transport::https::HttpsServer;
 use vnfpool_transport::pki::{Authority, Credentials, Validity};
@@ -118,10 +118,13 @@ async fn an_operator_can_do_everything() {
         it_is_off: true,
     };
     client.fence(&handle, &fence).await.unwrap();
+    let element = fence.element.clone();
+    let pardon = PardonRequest { element };
+    client.pardon(&handle, &pardon).await.unwrap();
     assert_eq!(client.audit(2).await.unwrap().len(), 2);
     client.delete_pool(&handle).await.unwrap();
     let journal = door.fake.journal.lock().unwrap().clone();
-    assert_eq!(journal.len(), 6);
+    assert_eq!(journal.len(), 7);
     assert!(
         journal
             .iter()

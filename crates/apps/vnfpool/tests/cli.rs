@@ -132,6 +132,7 @@ fn every_command_has_help_and_the_important_ones_examples() {
         "watch",
         "switchover",
         "fence",
+        "pardon",
         "check",
         "demo",
         "lab run",
@@ -339,6 +340,10 @@ fn status_and_audit_are_printed() {
         stdout.starts_with("manager m1  0.1.0 (abc)  up 7s  store ok\n"),
         "{stdout}"
     );
+    let quarantine = "  gw1: in quarantine for slot main until 2026-01-02T03:04:05Z if it is steady, at \
+                      the latest until 2026-01-02T03:07:05Z: it lost its place 4 times within 9 s\n";
+    assert!(stdout.contains(quarantine), "{stdout}");
+    assert!(stdout.contains(" QUARANTINE "), "{stdout}");
     let status = manager.json(&["status", "edge"]);
     assert_eq!(status["pools"][0]["slots"][0]["armed"], true);
     assert_eq!(
@@ -374,6 +379,9 @@ fn a_switchover_says_what_came_of_it() {
     );
     let fenced = manager.json(&["fence", "edge", "gw1", "--it-is-off"]);
     assert_eq!(fenced["fenced"], true);
+    let (code, stdout, _) = manager.run(&["pardon", "edge", "gw1"]);
+    let done = "element 'gw1' of pool 'edge' has a clean slate\n";
+    assert_eq!((code, stdout.as_str()), (0, done));
 }
 
 #[test]

@@ -13,12 +13,14 @@
     reason = "a test"
 )]
 
+mod flapping;
 mod world;
 
 use std::time::Duration;
 
 use vnfpool_model::{OnQuorumLoss, Role, Timing};
 use vnfpool_succession::element::Input;
+use vnfpool_succession::manager;
 use world::{MS, World, outage};
 
 /// A world in which element 1 serves and element 2 is armed.
@@ -621,11 +623,22 @@ fn calm(world: &mut World) {
     }
     world.streams.healthy = true;
     world.run_for(2_500 * MS);
+    // Half of the operators help those who flapped, the others wait until a quarantine is over.
+    if world.random.chance(50) {
+        world.pardon_all();
+    }
     for node in world.elements() {
         if world.hosts[node].machine.is_none() {
             world.start(node);
         }
         world.set_able(node, true);
+    }
+    let patience = manager::QUARANTINE_MAX.as_secs() * 2;
+    for _ in 0..patience {
+        if world.quarantined().is_empty() {
+            break;
+        }
+        world.run_for(500 * MS);
     }
     for _ in 0..240 {
         world.run_for(50 * MS);

@@ -140,6 +140,8 @@ catalogue! {
         "7: a vote is locked for ever when M dies in that moment";
     DeafWinsOwnVote "deaf-wins-own-vote" OutageBound By("single"),
         "7, 5c: a deaf active wins its own vote";
+    QuarantineLifted "quarantine-lifted" Flapping By("blinks"),
+        "3, R11: nobody is quarantined";
     ProofsWithoutStream "proofs-without-stream" InSync By("storm"),
         "5d: a proof of the copy that no stream gave";
     NeverRenounces "never-renounces" OutageBound Told("active-dies-when-armed"),

@@ -60,6 +60,12 @@ impl Breakage {
             machine.handle(now, Input::Persisted, out);
         }
         self.answer_while_writing(slot, now, machine, input, out);
+        if self.is(Broken::QuarantineLifted) {
+            let nodes: Vec<_> = machine.quarantined(now).map(|q| q.node).collect();
+            for node in nodes {
+                machine.handle(now, Input::Pardoned(node), out);
+            }
+        }
         for effect in out.iter() {
             if let Effect::Send {
                 message: Message::Info(info),

@@ -9,6 +9,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 pub use plan::{Plan, Step, Wait};
 pub use profile::{PROFILES, Profile, Style};
 pub use told::{Told, all_told};
+use vnfpool_succession::manager::QUARANTINE_MAX;
 
 use crate::broken::{Breakage, Broken};
 use crate::faults::{self, HALF_BOUND_PPM};
@@ -21,6 +22,9 @@ use crate::world::{MS, Shape, World};
 /// armed successor in each slot: the longest back-off before a standby is armed again (8 s), two
 /// manager leases, and the rest for a snapshot, keys and elections.
 pub const RECOVERY_NS_MAX: u64 = 15_000 * MS;
+
+/// A pool may wait so long for somebody in quarantine before that.
+const QUARANTINE_NS_MAX: u64 = QUARANTINE_MAX.as_secs() * 1_000 * MS;
 
 /// Complete for so long: no vote is under way, no copy turns out to be old, and the active has
 /// renounced its manager lease.
@@ -194,14 +198,23 @@ fn recover(world: &mut World, outcome: &mut Outcome, arms: bool) {
     faults::end_all(world);
     world.streams.healthy = arms;
     faults::revive_all(world);
+    // Most operators help who has flapped; the others wait until its quarantine is over.
+    if !world.patient {
+        world.pardon();
+    }
     let since = world.now;
+    let mut until = since + RECOVERY_NS_MAX;
     let complete = |world: &World| match arms {
         true => world.complete(),
         false => world.served(),
     };
     let mut complete_at = None;
-    while world.is_well() && world.now < since + RECOVERY_NS_MAX {
+    while world.is_well() && world.now < until {
         world.run_for(20 * MS);
+        let longest = since + QUARANTINE_NS_MAX;
+        if world.has_quarantined() && world.now < longest {
+            until = world.now + RECOVERY_NS_MAX;
+        }
         if !complete(world) {
             complete_at = None;
         } else if world.now - *complete_at.get_or_insert(world.now) >= SETTLED_NS {

@@ -9,9 +9,9 @@ const MS: u64 = 1_000_000;
 /// The age at which an active has to vote, with what timers and proofs on their way add.
 const COPY_AGE_MAX: u64 = (500 + 50) * MS;
 
-/// The copy is looked at each 50 ms; so many times in a row are a fault. (A manager that is back only
-/// now, or a standstill, costs an active some of them before it can vote.)
-const LOOKS: u32 = 6;
+/// The copy is looked at each 50 ms; so many times in a row are a fault. (A standstill that falls between
+/// two looks costs an active one of them.)
+const LOOKS: u32 = 2;
 
 /// What each active has done about it.
 #[derive(Debug)]

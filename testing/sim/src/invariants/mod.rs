@@ -3,6 +3,7 @@
 
 mod durable;
 mod epochs;
+mod flapping;
 mod in_sync;
 mod no_packet;
 mod one_holder;
@@ -13,6 +14,7 @@ use std::fmt;
 
 use vnfpool_model::{Epoch, Role, Time};
 use vnfpool_succession::element::Cause;
+use vnfpool_succession::manager::Decision;
 use vnfpool_wire::datagram::Record;
 
 use crate::world::Shape;
@@ -33,6 +35,8 @@ pub enum Invariant {
     InSync,
     /// Votes and roles change no more often than faults explain.
     RoleChanges,
+    /// A member that loses its place again and again is not armed again and again.
+    Flapping,
     /// After all faults: one active in each slot and an armed successor, in time.
     Liveness,
     /// A single fault costs no longer an outage than stated.
@@ -50,6 +54,7 @@ impl fmt::Display for Invariant {
             Self::Epochs => "I4, epochs never go back",
             Self::InSync => "I5, a successor is in sync",
             Self::RoleChanges => "the number of votes and role changes is bounded",
+            Self::Flapping => "who flaps is armed a bounded number of times",
             Self::Liveness => "a healed pool serves and is armed",
             Self::OutageBound => "a single fault costs a bounded outage",
             Self::Assertion => "an assertion of a machine",
@@ -81,6 +86,7 @@ pub struct Checks {
     pub outage: Vec<Outage>,
     durable: durable::Durable,
     epochs: epochs::Epochs,
+    flapping: flapping::Flapping,
     in_sync: in_sync::InSync,
     role_changes: role_changes::RoleChanges,
 }
@@ -96,6 +102,7 @@ impl Checks {
             outage: vec![Outage::default(); slots],
             durable: durable::Durable::new(slots),
             epochs: epochs::Epochs::new(slots),
+            flapping: flapping::Flapping::new(slots),
             in_sync: in_sync::InSync::new(slots),
             role_changes: role_changes::RoleChanges::new(shape),
         }
@@ -107,7 +114,10 @@ impl Checks {
             return;
         }
         let violation = Violation { invariant, text };
-        let promised = matches!(invariant, Invariant::RoleChanges | Invariant::Assertion);
+        let promised = matches!(
+            invariant,
+            Invariant::RoleChanges | Invariant::Flapping | Invariant::Assertion
+        );
         if self.out_of_bounds.is_some() && !promised {
             self.declared.get_or_insert(violation);
         } else {
@@ -183,9 +193,17 @@ impl Checks {
         let result = self.durable.manager_starts(slot, record);
         self.judge(Invariant::Durable, result);
         self.epochs.manager_starts(slot, record);
+        self.flapping.forgotten(slot);
     }
 
-    pub(crate) fn decided(&mut self, now: u64, slot: usize, record: Record) {
+    /// An element has a clean slate.
+    pub(crate) fn forgiven(&mut self, slot: usize, node: usize) {
+        self.flapping.forgiven(slot, node);
+    }
+
+    pub(crate) fn decided(&mut self, now: u64, slot: usize, record: Record, decision: Decision) {
+        let result = self.flapping.decided(now, slot, record, decision);
+        self.judge(Invariant::Flapping, result);
         let result = self.epochs.record(slot, Some(record));
         self.judge(Invariant::Epochs, result);
         let result = self.role_changes.record(now, slot);

@@ -1,7 +1,7 @@
 //! The manager: a machine for each slot, and its driver, which brings records to the disk.
 
 use vnfpool_model::Pace;
-use vnfpool_succession::manager::{Effect, Input, Settings, Slot};
+use vnfpool_succession::manager::{Effect, Input, Release, Settings, Slot};
 use vnfpool_wire::datagram::{Message, Record};
 
 use super::disk::{Disk, Outcome};
@@ -121,6 +121,28 @@ impl World {
         }
     }
 
+    /// Whether any element is in quarantine.
+    #[must_use]
+    pub fn has_quarantined(&self) -> bool {
+        let now = self.hosts[0].clock.read(self.now);
+        let mut slots = self.manager.machines.iter();
+        slots.any(|slot| slot.quarantined(now).next().is_some())
+    }
+
+    /// The operator's word that who is in quarantine has a clean slate.
+    pub fn pardon(&mut self) {
+        let now = self.hosts[0].clock.read(self.now);
+        for slot in 0..self.shape.slots {
+            let machine = self.manager.machines.get(slot);
+            let quarantined = machine.into_iter().flat_map(|m| m.quarantined(now));
+            let nodes: Vec<_> = quarantined.map(|q| q.node).collect();
+            for node in nodes {
+                self.checks.forgiven(slot, machine_of(node));
+                self.manage(slot, Input::Pardoned(node));
+            }
+        }
+    }
+
     pub(super) fn arrive_at_manager(&mut self, slot: usize, life: u64, parcel: Parcel) {
         if life != self.hosts[0].life && self.random.chance(50) {
             return;
@@ -205,7 +227,7 @@ impl World {
             }
             Effect::Decided { record, decision } => {
                 self.note(|| format!("slot {slot}: in force is {}: {decision:?}", tell(&record)));
-                self.checks.decided(self.now, slot, record);
+                self.checks.decided(self.now, slot, record, decision);
                 self.moment(Moment::Decided);
             }
             Effect::VoteRefused { from, reason } => {
@@ -216,6 +238,15 @@ impl World {
                         reason.as_str()
                     )
                 });
+            }
+            Effect::Quarantined(quarantined) => {
+                self.note(|| format!("slot {slot}: {quarantined:?}"));
+            }
+            Effect::Released { node, cause } => {
+                self.note(|| format!("slot {slot}: {} is released: {cause:?}", node.0));
+                if cause != Release::Operator {
+                    self.checks.forgiven(slot, machine_of(node));
+                }
             }
         }
     }

@@ -28,6 +28,9 @@ use crate::trace::Trace;
 /// A millisecond in nanoseconds of true time.
 pub const MS: u64 = 1_000_000;
 
+/// One of so many operators waits until a quarantine is over.
+const PATIENT_ONE_OF: u64 = 8;
+
 /// What a pool is made of.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Shape {
@@ -154,6 +157,8 @@ pub struct World {
     pub checks: Checks,
     /// What happened.
     pub trace: Trace,
+    /// Its operator waits until a quarantine is over, and ends none.
+    pub patient: bool,
     /// What is wrong with this world on purpose.
     pub(crate) breakage: Breakage,
     /// `keys_at[one][other]`: from when the two have keys for each other's datagrams.
@@ -189,6 +194,7 @@ impl World {
             streams: Streams::new(shape.slots),
             checks: Checks::new(&shape),
             trace,
+            patient: seed.is_multiple_of(PATIENT_ONE_OF),
             breakage,
             keys_at: [[0; MACHINES_MAX]; MACHINES_MAX],
             queue: Queue::new(),

@@ -29,6 +29,8 @@ pub struct Streams {
     feeds: Vec<[Option<Feed>; MACHINES_MAX]>,
     /// The true time as of which each machine's copy of a slot's state is complete.
     as_of: Vec<[u64; MACHINES_MAX]>,
+    /// Since when each element and the manager could have talked at every look.
+    contact_since: [Option<u64>; MACHINES_MAX],
 }
 
 impl Streams {
@@ -37,6 +39,7 @@ impl Streams {
             healthy: true,
             feeds: vec![[None; MACHINES_MAX]; slots],
             as_of: vec![[0; MACHINES_MAX]; slots],
+            contact_since: [None; MACHINES_MAX],
         }
     }
 }
@@ -46,6 +49,7 @@ impl World {
     pub(super) fn run_streams(&mut self, slot: usize) {
         self.schedule(self.now + PROOF_NS, Event::Streams { slot });
         for from in self.elements() {
+            self.look_at_contact(from);
             if self.role(from, slot) != Some(Role::Active) {
                 self.streams.feeds[slot][from] = None;
                 continue;
@@ -173,6 +177,23 @@ impl World {
         }
     }
 
+    /// Whether `node` and the manager live, have keys, and reach each other without noise. What was
+    /// late may still arrive after a cut: to be heard is no sign that a question is answered.
+    fn look_at_contact(&mut self, node: usize) {
+        let management = &self.network.paths[MANAGEMENT];
+        let lives = self.manager.lives() && self.hosts[node].agent.is_some();
+        let awake = [0, node]
+            .iter()
+            .all(|host| !self.hosts[*host].frozen(self.now));
+        let has_keys = [(0, node), (node, 0)]
+            .iter()
+            .all(|(from, to)| !self.hosts[*from].keys_fail && self.now >= self.keys_at[*from][*to]);
+        let reach = management.carries(0, node) && management.carries(node, 0);
+        let contact = lives && awake && has_keys && reach && !management.is_noisy();
+        let since = &mut self.streams.contact_since[node];
+        *since = contact.then(|| since.unwrap_or(self.now));
+    }
+
     /// I5: an active with an old copy at its successor says so by its vote.
     fn check_copy(&mut self, from: usize, slot: usize) {
         let Some(agent) = self.hosts[from].agent.as_ref() else {
@@ -184,9 +205,12 @@ impl World {
         };
         let as_of = self.streams.as_of[slot][machine_of(peer.node)];
         let now = self.hosts[from].clock.read(self.now);
-        // A vote needs a token that is not older than a lease, counted from the request for it.
-        let management = &self.network.paths[MANAGEMENT];
-        let may_vote = !management.is_noisy()
+        // A vote needs a token that is not older than a lease, counted from the request for it: so
+        // long it takes to get one, and as long again for what fell between two looks.
+        let lease_ns = u64::from(self.shape.timing.lease_ms) * MS;
+        let in_contact =
+            self.streams.contact_since[from].is_some_and(|since| self.now - since >= 2 * lease_ns);
+        let may_vote = in_contact
             && now.since(machine.manager_heard_at()) < self.shape.timing.lease() / 2
             && machine.promise_until() < now
             && machine.gate() > now

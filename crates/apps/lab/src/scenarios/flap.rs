@@ -1,8 +1,9 @@
-//! A gateway that comes and goes: each time it could take the service back, and lose it again.
+//! A gateway that comes and goes: each time it could take the service back, and lose it again. A system
+//! that knows quarantines has to say at the end that it is in one.
 
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 
 use super::{Injection, Scenario, Stage};
 use crate::clock;
@@ -21,6 +22,11 @@ impl Scenario for Flap {
         "the switch drops every frame of the active for 800 ms, lets it be for 200 ms, for 2 minutes"
     }
 
+    /// A quarantine that began late in the two minutes lasts as long as they did.
+    fn patience(&self) -> Duration {
+        FLAPPING
+    }
+
     fn inject(&self, stage: &mut Stage<'_>, active: Gateway) -> Result<Injection> {
         let at = clock::now();
         let end = at + clock::nanos(FLAPPING);
@@ -29,6 +35,9 @@ impl Scenario for Flap {
             signals::sleep(DOWN)?;
             stage.scene.lab.set_cut(active, false)?;
             signals::sleep(UP)?;
+        }
+        if stage.system.is_quarantined(stage.scene, active)? == Some(false) {
+            bail!("{active} has flapped for two minutes and is not in quarantine");
         }
         Ok(Injection::at(at))
     }

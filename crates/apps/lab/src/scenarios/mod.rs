@@ -64,6 +64,12 @@ pub(crate) trait Scenario: Sync {
         None
     }
 
+    /// How long the pool may take after its end until it is ready again, where a system's own limit
+    /// is not enough.
+    fn patience(&self) -> Duration {
+        Duration::ZERO
+    }
+
     /// Whether connections have to survive it: not where all state is gone by the fault itself.
     fn keeps_connections(&self) -> bool {
         true

@@ -13,6 +13,8 @@ pub(super) struct SlotState {
     /// Whether this life of the manager hears both elements. The record on disk may name a pair
     /// that a restarted manager has not heard from yet.
     pub(super) both_heard: bool,
+    /// Who is not armed because it flapped.
+    pub(super) quarantined: Vec<Gateway>,
     /// For messages to people.
     pub(super) text: String,
 }
@@ -35,7 +37,16 @@ struct Pool {
 #[derive(Deserialize)]
 struct Element {
     #[serde(default)]
+    id: String,
+    #[serde(default)]
+    quarantines: Vec<Quarantine>,
+    #[serde(default)]
     last_heard_ms: Option<u64>,
+}
+
+#[derive(Deserialize)]
+struct Quarantine {
+    until: String,
 }
 
 /// Elements speak each heartbeat; this is far more, and far less than it takes to lose one.
@@ -71,13 +82,26 @@ pub(super) fn parse(json: &str) -> Result<SlotState> {
     let Some(slot) = pool.slots.into_iter().next() else {
         bail!("pool edge has no slot");
     };
+    let quarantines = pool
+        .elements
+        .iter()
+        .flat_map(|element| element.quarantines.iter().map(move |q| (&element.id, q)));
+    let quarantines: Vec<_> = quarantines.collect();
+    let told = quarantines
+        .iter()
+        .map(|(id, quarantine)| format!(", {id} in quarantine until {}", quarantine.until));
+    let told: String = told.collect();
     let named = |name: &Option<String>| name.clone().unwrap_or_else(|| "nobody".to_owned());
     Ok(SlotState {
         active: slot.active.as_deref().and_then(Gateway::from_name),
         armed: slot.armed,
         both_heard: heard == Gateway::BOTH.len(),
+        quarantined: quarantines
+            .iter()
+            .filter_map(|(id, _)| Gateway::from_name(id))
+            .collect(),
         text: format!(
-            "epoch {}, active {}, standby {}{}, the manager hears {heard} elements",
+            "epoch {}, active {}, standby {}{}, the manager hears {heard} elements{told}",
             slot.epoch.as_deref().unwrap_or("?"),
             named(&slot.active),
             named(&slot.standby),
@@ -95,12 +119,14 @@ mod tests {
         let state = parse(
             r#"{"pools":[{"handle":"other","slots":[]},{"handle":"edge","slots":[
                 {"name":"main","epoch":"3.1","active":"gw2","standby":"gw1","armed":true,"new":1}
-            ],"elements":[{"id":"gw1","last_heard_ms":3},{"id":"gw2","last_heard_ms":9000}]}]}"#,
+            ],"elements":[{"id":"gw1","last_heard_ms":3,"quarantines":[{"slot":"main","until":"soon"}]},{"id":"gw2","last_heard_ms":9000}]}]}"#,
         )
         .unwrap();
         assert_eq!(state.active, Some(Gateway::Gw2));
         assert!(state.armed && !state.both_heard);
-        let text = "epoch 3.1, active gw2, standby gw1, armed, the manager hears 1 elements";
+        assert_eq!(state.quarantined, [Gateway::Gw1]);
+        let text = "epoch 3.1, active gw2, standby gw1, armed, the manager hears 1 elements, \
+                    gw1 in quarantine until soon";
         assert_eq!(state.text, text);
     }
 

@@ -101,6 +101,11 @@ impl System for Vnfpool {
         self.wait_armed(&scene.lab, READY_LIMIT)
     }
 
+    fn is_quarantined(&self, scene: &Scene, gateway: Gateway) -> Result<Option<bool>> {
+        let state = self.state(&scene.lab)?;
+        Ok(Some(state.quarantined.contains(&gateway)))
+    }
+
     fn processes(&mut self, gateway: Gateway) -> Vec<ProcessMark> {
         self.elements[gateway.index()]
             .as_mut()
@@ -177,6 +182,10 @@ impl System for Vnfpool {
 
     fn reset(&mut self, scene: &Scene) -> Result<()> {
         self.start_missing(&scene.lab)?;
+        // The next run is about a pool in which nobody has failed yet.
+        for gateway in Gateway::BOTH {
+            self.operate(&scene.lab, &["pardon", "edge", gateway.name()])?;
+        }
         self.bring_to_start(scene)
     }
 }

@@ -16,8 +16,8 @@ use vnfpool_model::{PoolHandle, PoolSpec};
 
 use super::extract::{Body, Caller, Handle, Parameters, PoolBody, TOML};
 use crate::api::{
-    Applied, AuditEntry, Event, FenceRequest, Status, SwitchoverDone, SwitchoverRequest, Token,
-    TokenRequest,
+    Applied, AuditEntry, Event, FenceRequest, PardonRequest, Status, SwitchoverDone,
+    SwitchoverRequest, Token, TokenRequest,
 };
 use crate::operations::Operations;
 use crate::problem::{Code, Problem};
@@ -114,6 +114,16 @@ pub(super) async fn fence<O: Operations>(
         return Err(Problem::new(Code::InvalidRequest, detail));
     }
     operations.fence(&handle, request, &by).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+pub(super) async fn pardon<O: Operations>(
+    State(operations): State<Arc<O>>,
+    Handle(handle): Handle,
+    Caller(by): Caller,
+    Body(request): Body<PardonRequest>,
+) -> Result<StatusCode, Problem> {
+    operations.pardon(&handle, request, &by).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -9,6 +9,7 @@
 //! | `DELETE /v1/pools/{handle}` | deletes it |
 //! | `POST /v1/pools/{handle}/switchover` | [`crate::SwitchoverDone`] |
 //! | `POST /v1/pools/{handle}/fence` | nothing |
+//! | `POST /v1/pools/{handle}/pardon` | nothing |
 //! | `POST /v1/tokens` | [`crate::Token`] |
 //! | `GET /v1/events?after=N&pool=H` | server-sent events, each a [`crate::Event`] |
 //! | `GET /v1/audit?lines=N` | list of [`crate::AuditEntry`] |
@@ -46,6 +47,7 @@ pub fn router<O: Operations>(operations: Arc<O>) -> Router {
             post(handlers::switchover::<O>),
         )
         .route("/v1/pools/{handle}/fence", post(handlers::fence::<O>))
+        .route("/v1/pools/{handle}/pardon", post(handlers::pardon::<O>))
         .route("/v1/tokens", post(handlers::create_token::<O>))
         .route("/v1/audit", get(handlers::audit::<O>))
         .layer(middleware::from_fn(bound_in_time));

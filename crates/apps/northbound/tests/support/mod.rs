@@ -13,8 +13,8 @@ use jiff::Timestamp;
 use vnfpool_config::PoolFile;
 use vnfpool_model::{PoolHandle, PoolSpec};
 use vnfpool_northbound::{
-    Applied, AuditEntry, Code, Event, EventStream, FenceRequest, Operations, Problem, Status,
-    SwitchoverDone, SwitchoverRequest, Token, TokenRequest,
+    Applied, AuditEntry, Code, Event, EventStream, FenceRequest, Operations, PardonRequest,
+    Problem, Status, SwitchoverDone, SwitchoverRequest, Token, TokenRequest,
 };
 use vnfpool_transport::Identity;
 
@@ -131,6 +131,17 @@ impl Operations for Fake {
         Ok(())
     }
 
+    async fn pardon(
+        &self,
+        pool: &PoolHandle,
+        request: PardonRequest,
+        by: &Identity,
+    ) -> Result<(), Problem> {
+        self.known(pool)?;
+        self.record(&format!("pardon {}", request.element), by);
+        Ok(())
+    }
+
     async fn audit(&self, lines: usize) -> Result<Vec<AuditEntry>, Problem> {
         let entry = |sequence: usize| AuditEntry {
             sequence: sequence as u64,
@@ -174,7 +185,9 @@ const STATUS: &str = r#"{
     }],
     "elements": [
       {"id": "gw1", "incarnation": 5, "role": "active", "able": true, "host": "host-1",
-       "last_heard_ms": 4, "gate_driver": "bpf", "realtime": "fifo 40", "version": "0.1.0"},
+       "last_heard_ms": 4, "gate_driver": "bpf", "realtime": "fifo 40", "version": "0.1.0",
+       "quarantines": [{"slot": "main", "reason": "it lost its place 4 times within 9 s",
+        "until": "2026-01-02T03:04:05Z", "at_latest": "2026-01-02T03:07:05Z"}]},
       {"id": "gw2", "incarnation": 6, "role": "standby", "able": false, "in_sync": true,
        "sync_lag_ms": 2, "last_heard_ms": 90000, "faults": ["no table \u001b[2J inet gateway"]},
       {"id": "gw3", "role": "spare", "able": false, "from_a_newer_manager": 1}

@@ -56,6 +56,7 @@ fn dispatch(cli: &Cli) -> anyhow::Result<ExitCode> {
         Command::Audit(args) => watch::audit(args, admin, output).map(done),
         Command::Switchover(args) => switchover::switchover(args, admin, output).map(done),
         Command::Fence(args) => switchover::fence(args, admin, output).map(done),
+        Command::Pardon(args) => switchover::pardon(args, admin, output).map(done),
         Command::Check(args) => check::run(args, output),
         Command::Demo(args) => lab::demo(args, output),
         Command::Lab(command) => lab::lab(command, output),

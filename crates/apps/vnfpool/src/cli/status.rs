@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::bail;
-use vnfpool_northbound::{ElementStatus, PoolStatus, SlotStatus};
+use vnfpool_northbound::{ElementStatus, PoolStatus, QuarantineStatus, SlotStatus};
 
 use super::args::Status;
 use super::output::{Output, clean, table};
@@ -82,6 +82,9 @@ fn print_pool(pool: &PoolStatus, output: &mut Output) -> anyhow::Result<()> {
         for fault in &element.faults {
             output.line(clean(&format!("  {}: {fault}", element.id)))?;
         }
+        for quarantine in &element.quarantines {
+            output.line(clean(&quarantine_line(element, quarantine)))?;
+        }
     }
     Ok(())
 }
@@ -110,8 +113,10 @@ fn slot_row(slot: &SlotStatus) -> [String; 6] {
 }
 
 fn element_row(element: &ElementStatus) -> [String; 9] {
+    let quarantined = !element.quarantines.is_empty();
     let state = match (element.incarnation, element.able) {
         (None, _) => "ABSENT",
+        (Some(_), true) if quarantined => "QUARANTINE",
         (Some(_), true) => "able",
         (Some(_), false) => "NOT ABLE",
     };
@@ -134,6 +139,20 @@ fn element_row(element: &ElementStatus) -> [String; 9] {
         clean(&element.realtime),
         clean(&element.version),
     ]
+}
+
+fn quarantine_line(element: &ElementStatus, quarantine: &QuarantineStatus) -> String {
+    let QuarantineStatus {
+        slot,
+        reason,
+        until,
+        at_latest,
+    } = quarantine;
+    format!(
+        "  {}: in quarantine for slot {slot} until {until} if it is steady, at the latest until \
+         {at_latest}: {reason}",
+        element.id
+    )
 }
 
 fn ago(milliseconds: u64) -> String {

@@ -1,10 +1,10 @@
-//! `vnfpool switchover` and `vnfpool fence`: the operator's hand in the succession.
+//! `vnfpool switchover`, `vnfpool fence` and `vnfpool pardon`: the operator's hand in the succession.
 
 use std::path::Path;
 
-use vnfpool_northbound::{FenceRequest, SwitchoverRequest};
+use vnfpool_northbound::{FenceRequest, PardonRequest, SwitchoverRequest};
 
-use super::args::{Fence, Switchover};
+use super::args::{Fence, Pardon, Switchover};
 use super::output::Output;
 use super::session::Session;
 
@@ -48,6 +48,23 @@ pub(super) fn fence(args: &Fence, admin: &Path, output: &mut Output) -> anyhow::
     }
     output.line(format!(
         "element '{}' of pool '{}' counts as dead",
+        args.element, args.pool
+    ))
+}
+
+/// Gives an element a clean slate.
+pub(super) fn pardon(args: &Pardon, admin: &Path, output: &mut Output) -> anyhow::Result<()> {
+    let session = Session::open(admin)?;
+    let element = args.element.clone();
+    let request = PardonRequest { element };
+    session.wait(session.client.pardon(&args.pool, &request))?;
+    if args.output.json {
+        let done =
+            serde_json::json!({"pool": args.pool, "element": args.element, "pardoned": true});
+        return output.json(&done);
+    }
+    output.line(format!(
+        "element '{}' of pool '{}' has a clean slate",
         args.element, args.pool
     ))
 }

@@ -3,6 +3,8 @@
 //! A fault counts at once; health counts after it has lasted for a moment, so that a flapping
 //! link does not make a flapping pool.
 
+mod news;
+
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,13 +20,11 @@ use vnfpool_linux::link_watch::LinkWatch;
 use vnfpool_linux::links::{self, LinkError};
 use vnfpool_linux::sysctl;
 
+use self::news::{Findings, News};
 use crate::pulse::guard;
 
 /// How often the kernel is asked.
 const INTERVAL: Duration = Duration::from_millis(5);
-
-/// A function that has recovered is believed after this time.
-const BELIEVED_AFTER: Duration = Duration::from_millis(500);
 
 /// Told of every change: the faults, none when the function could serve.
 pub(crate) type OnChange = Box<dyn FnMut(&[String]) + Send>;
@@ -85,28 +85,11 @@ pub(crate) fn start(
 }
 
 fn watch(watcher: &mut Watcher, stop: &AtomicBool, resumes: bool, mut on_change: OnChange) {
-    // Unknown is not healthy, but no news either for an agent that goes on: the process before knew.
-    while resumes && watcher.waits_for_probe() && !stop.load(Ordering::Relaxed) {
-        std::thread::sleep(INTERVAL);
-    }
-    let mut told: Option<Vec<String>> = None;
-    let mut healthy_since = None;
+    let mut news = News::new(resumes);
     while !stop.load(Ordering::Relaxed) {
-        let faults = watcher.faults();
-        if faults.is_empty() {
-            let since = *healthy_since.get_or_insert_with(Instant::now);
-            let first = told.is_none();
-            let news = told.as_ref().is_none_or(|told| !told.is_empty());
-            if news && (first || since.elapsed() >= BELIEVED_AFTER) {
-                on_change(&faults);
-                told = Some(faults);
-            }
-        } else {
-            healthy_since = None;
-            if told.as_ref() != Some(&faults) {
-                on_change(&faults);
-                told = Some(faults);
-            }
+        let findings = watcher.look();
+        if let Some(faults) = news.of(Instant::now(), findings) {
+            on_change(faults);
         }
         std::thread::sleep(INTERVAL);
     }
@@ -149,20 +132,20 @@ struct Watcher {
 }
 
 impl Watcher {
-    fn waits_for_probe(&self) -> bool {
-        self.probe.as_ref().is_some_and(Prober::has_not_answered)
-    }
-
-    fn faults(&mut self) -> Vec<String> {
+    fn look(&mut self) -> Findings {
         let mut faults = Vec::new();
         self.check_forwarding(&mut faults);
         self.check_ruleset(&mut faults);
         self.check_interfaces(&mut faults);
         self.check_process(&mut faults);
-        if let Some(fault) = self.probe.as_ref().and_then(Prober::fault) {
-            faults.push(fault);
+        // In this order: an answer that comes in between is not taken for the lack of one.
+        let probe_is_unknown = self.probe.as_ref().is_some_and(Prober::has_not_answered);
+        let probe_fault = self.probe.as_ref().and_then(Prober::fault);
+        Findings {
+            faults,
+            probe_fault,
+            probe_is_unknown,
         }
-        faults
     }
 
     fn check_forwarding(&self, faults: &mut Vec<String>) {

@@ -27,6 +27,7 @@ mod pulse;
 mod resume;
 mod supervise;
 mod sync;
+mod tasks;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -239,6 +240,7 @@ async fn serve_behind(start: Start) -> anyhow::Result<()> {
         version = crate::VERSION, commit = crate::COMMIT, "the element's agent runs"
     );
     daemon::ready();
+    let mut panic = None;
     let outcome = tokio::select! {
         signal = stop.told() => { tracing::info!(signal, "stopping"); Ok(()) }
         error = control::run(Arc::clone(&agent)) => error,
@@ -246,6 +248,10 @@ async fn serve_behind(start: Start) -> anyhow::Result<()> {
             "the interface '{interface}' was removed and made anew: start the agent again, its \
              sockets and addresses are those of the former one"
         )),
+        ended = tasks::first_to_end(&mut tasks) => {
+            panic = ended.err().and_then(|error| error.try_into_panic().ok());
+            Err(anyhow!("a task that the agent cannot do without has ended"))
+        }
     };
     departure::hand_over_all(&agent).await;
     stop_health.store(true, Ordering::Relaxed);
@@ -254,6 +260,10 @@ async fn serve_behind(start: Start) -> anyhow::Result<()> {
     agent.mesh.close().await;
     tasks.shutdown().await;
     agent.finish_hooks().await;
+    if let Some(panic) = panic {
+        // Not what the agent decided: its supervisor starts the next one.
+        std::panic::resume_unwind(panic);
+    }
     outcome
 }
 

@@ -72,6 +72,7 @@ fn slots(scrape: &mut Scrape, registry: &Registry, view: &View) {
     );
     let at = now();
     let mut silences = Vec::new();
+    let mut quarantines = Vec::new();
     for (labels, slot) in slots() {
         for (node, heard, _) in &slot.heard {
             let name = registry.name_of(*node);
@@ -80,6 +81,8 @@ fn slots(scrape: &mut Scrape, registry: &Registry, view: &View) {
                 "element",
                 name.map_or_else(String::new, |(_, id)| id.to_string()),
             ));
+            let quarantined = slot.quarantined.iter().any(|q| q.node == *node);
+            quarantines.push((labels.clone(), flag(quarantined)));
             silences.push((labels, at.since(*heard).as_secs_f64()));
         }
     }
@@ -87,6 +90,11 @@ fn slots(scrape: &mut Scrape, registry: &Registry, view: &View) {
         "vnfpool_element_silence_seconds",
         "Time since an element was heard",
         silences,
+    );
+    scrape.gauge(
+        "vnfpool_element_quarantined",
+        "1 while an element is not armed, since it has lost its place too often",
+        quarantines,
     );
     let connected = registry.elements.iter().map(|((pool, id), element)| {
         let labels = vec![("pool", pool.to_string()), ("element", id.to_string())];
@@ -107,6 +115,14 @@ fn counters(scrape: &mut Scrape, shared: &Shared, view: &View) {
         decisions
             .into_iter()
             .map(|(cause, n)| (vec![("cause", cause.to_owned())], n)),
+    );
+    let quarantines = lock(&shared.counters.quarantines).clone();
+    scrape.counter(
+        "vnfpool_quarantines",
+        "Quarantines that began, and that ended by cause",
+        quarantines
+            .into_iter()
+            .map(|(what, n)| (vec![("event", what.to_owned())], n)),
     );
     let refused = lock(&shared.counters.votes_refused).clone();
     scrape.counter(

@@ -20,6 +20,7 @@ mod metrics;
 mod operations;
 mod paces;
 mod pulse;
+mod quarantine;
 mod registry;
 mod shared;
 #[cfg(test)]

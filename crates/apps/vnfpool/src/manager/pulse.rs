@@ -12,7 +12,9 @@ use anyhow::Context;
 use tokio::sync::{mpsc, oneshot};
 use vnfpool_heartbeat::{DATAGRAM_BYTES_MAX, PathSpec, Paths};
 use vnfpool_model::{Epoch, Incarnation, PoolHandle, SlotId, Time};
-use vnfpool_succession::manager::{Decision, Effect, Effects, Input, Settings, Slot, VoteRefusal};
+use vnfpool_succession::manager::{
+    Decision, Effect, Effects, Input, Quarantined, Release, Settings, Slot, VoteRefusal,
+};
 use vnfpool_transport::datagram::Side;
 use vnfpool_wire::datagram::{Member, Message, NodeId, Record};
 
@@ -82,6 +84,15 @@ pub(crate) enum Notice {
         from: NodeId,
         reason: VoteRefusal,
     },
+    Quarantined {
+        slot: SlotId,
+        who: Quarantined,
+    },
+    Released {
+        slot: SlotId,
+        node: NodeId,
+        cause: Release,
+    },
 }
 
 /// A slot as the thread sees it, for `status`, placement and metrics.
@@ -93,6 +104,7 @@ pub(crate) struct SlotView {
     pub(crate) waits_for_disk: bool,
     /// Element, when it was heard last, in which life.
     pub(crate) heard: Vec<(NodeId, Time, Incarnation)>,
+    pub(crate) quarantined: Vec<Quarantined>,
 }
 
 /// All slots and what became of incoming datagrams.
@@ -407,6 +419,15 @@ impl Thread {
                     .notices
                     .try_send(Notice::VoteRefused { slot, from, reason });
             }
+            Effect::Quarantined(who) => {
+                self.view_at = Time::ZERO;
+                let _ = self.notices.try_send(Notice::Quarantined { slot, who });
+            }
+            Effect::Released { node, cause } => {
+                self.view_at = Time::ZERO;
+                let notice = Notice::Released { slot, node, cause };
+                let _ = self.notices.try_send(notice);
+            }
         }
     }
 
@@ -420,7 +441,7 @@ impl Thread {
             view.datagrams_copies = keys.counters.copies;
             view.datagrams_rejected = keys.counters.rejected;
             view.datagrams_foreign = foreign;
-            let views = slots.iter().map(|(id, r)| (*id, view_of(&r.machine)));
+            let views = slots.iter().map(|(id, r)| (*id, view_of(&r.machine, at)));
             view.slots = views.collect();
         });
         // Whoever reads it is quick; if not, the next round is early enough.
@@ -430,7 +451,7 @@ impl Thread {
     }
 }
 
-fn view_of(machine: &Slot) -> SlotView {
+fn view_of(machine: &Slot, at: Time) -> SlotView {
     SlotView {
         record: machine.record(),
         epoch: machine.epoch(),
@@ -441,6 +462,7 @@ fn view_of(machine: &Slot) -> SlotView {
             .all_heard()
             .filter(|(_, at, _)| *at != Time::ZERO)
             .collect(),
+        quarantined: machine.quarantined(at).collect(),
     }
 }
 

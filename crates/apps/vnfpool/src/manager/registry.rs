@@ -285,7 +285,7 @@ impl Registry {
     }
 
     /// Whom the lone active of `slot` should bring into sync: an able element on another host,
-    /// the preferred one before others.
+    /// the preferred one before others, one in quarantine only if there is no other.
     pub(crate) fn candidate(&self, pool: &PoolHandle, slot: SlotId, view: &View) -> NodeId {
         let none = NodeId(0);
         let Some(slot_view) = view.slots.get(&slot) else {
@@ -311,7 +311,10 @@ impl Registry {
             .filter(|(_, e)| e.live.as_ref().is_some_and(|l| l.report.able))
             .map(|(_, e)| e.node)
             .filter(|node| *node != active && !together(*node))
-            .min_by_key(|node| (Some(*node) != preferred, *node))
+            .min_by_key(|node| {
+                let last = Self::is_quarantined(view, slot, *node);
+                (last, Some(*node) != preferred, *node)
+            })
             .unwrap_or(none)
     }
 

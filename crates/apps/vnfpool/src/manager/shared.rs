@@ -48,6 +48,8 @@ pub(crate) struct Shared {
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
     pub(crate) decisions: Mutex<BTreeMap<&'static str, u64>>,
+    /// Quarantines that began, and those that ended by their cause.
+    pub(crate) quarantines: Mutex<BTreeMap<&'static str, u64>>,
     pub(crate) votes_refused: Mutex<BTreeMap<&'static str, u64>>,
     pub(crate) registrations_refused: Mutex<BTreeMap<String, u64>>,
     /// Runs of the fencing command, by what came of them.
@@ -385,7 +387,7 @@ impl Shared {
         });
     }
 
-    /// A decision is in force: it goes to the log, the audit and everybody who watches.
+    /// What a slot's machine has to say: it goes to the log, the audit and everybody who watches.
     pub(super) fn decided(&self, notice: &Notice) {
         match *notice {
             Notice::Decided {
@@ -396,44 +398,27 @@ impl Shared {
             } => {
                 let disk_us = disk.as_micros();
                 tracing::info!(%slot, term = record.term, disk_us, "a record is on disk");
-                *lock(&self.counters.decisions)
-                    .entry(decision.as_str())
-                    .or_default() += 1;
-                let (pool, name, text, reason) = {
-                    let registry = self.registry();
-                    let names = Names(&registry);
-                    let found = registry.slot_name(slot);
-                    let (pool, name) =
-                        found.map_or((None, None), |(p, n)| (Some(p.clone()), Some(n.clone())));
-                    (pool, name, names.record(record), names.decision(decision))
+                count(&self.counters.decisions, decision.as_str());
+                let advice = match decision {
+                    Decision::Paced => self.paces().advice(slot),
+                    _ => None,
                 };
-                let advice = self.paces().advice(slot);
-                let reason = match (decision, advice) {
-                    (Decision::Paced, Some(advice)) => advice.to_string(),
-                    _ => reason,
-                };
-                self.db.audit(
-                    "manager",
-                    &self.id,
-                    decision.as_str(),
-                    (&pool, &name),
-                    &text,
-                    &reason,
-                );
-                let kind = decision.as_str();
-                self.events.add(Happening {
-                    kind,
-                    pool,
-                    slot: name,
-                    text,
-                    reason,
+                self.tell(slot, decision.as_str(), |names| {
+                    let reason = advice.map(|advice| advice.to_string());
+                    let reason = reason.unwrap_or_else(|| names.decision(decision));
+                    (names.record(record), reason)
                 });
-                self.steer();
+            }
+            Notice::Quarantined { slot, who } => {
+                count(&self.counters.quarantines, "begun");
+                self.tell(slot, "quarantined", |names| names.quarantined(who));
+            }
+            Notice::Released { slot, node, cause } => {
+                count(&self.counters.quarantines, cause.as_str());
+                self.tell(slot, "released", |names| names.released(node, cause));
             }
             Notice::VoteRefused { slot, from, reason } => {
-                *lock(&self.counters.votes_refused)
-                    .entry(reason.as_str())
-                    .or_default() += 1;
+                count(&self.counters.votes_refused, reason.as_str());
                 let (voter, slot) = {
                     let registry = self.registry();
                     (Names(&registry).node(from), slot)
@@ -441,6 +426,34 @@ impl Shared {
                 tracing::debug!(%slot, voter, reason = reason.as_str(), "vote refused");
             }
         }
+    }
+
+    /// Tells of a slot what happened and why, and everybody what is new by it.
+    fn tell(
+        &self,
+        slot: SlotId,
+        kind: &'static str,
+        sentences: impl FnOnce(&Names<'_>) -> (String, String),
+    ) {
+        let (pool, name, text, reason) = {
+            let registry = self.registry();
+            let found = registry.slot_name(slot);
+            let (pool, name) =
+                found.map_or((None, None), |(p, n)| (Some(p.clone()), Some(n.clone())));
+            let (text, reason) = sentences(&Names(&registry));
+            (pool, name, text, reason)
+        };
+        let about = (&pool, &name);
+        self.db
+            .audit("manager", &self.id, kind, about, &text, &reason);
+        self.events.add(Happening {
+            kind,
+            pool,
+            slot: name,
+            text,
+            reason,
+        });
+        self.steer();
     }
 
     /// Registers a waiting switchover: its number and where the result comes.
@@ -474,11 +487,15 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+fn count(counter: &Mutex<BTreeMap<&'static str, u64>>, what: &'static str) {
+    *lock(counter).entry(what).or_default() += 1;
+}
+
 /// Sentences about decisions, with names for numbers.
-struct Names<'a>(&'a Registry);
+pub(super) struct Names<'a>(&'a Registry);
 
 impl Names<'_> {
-    fn node(&self, node: NodeId) -> String {
+    pub(super) fn node(&self, node: NodeId) -> String {
         let name = self.0.name_of(node);
         name.map_or_else(|| format!("element {}", node.0), |(_, id)| id.to_string())
     }

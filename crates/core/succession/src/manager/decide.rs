@@ -4,18 +4,9 @@
 use std::time::Duration;
 
 use super::{Decision, Effect, Effects, Member, Node, NodeId, Pending, Record, Slot, Time};
-use crate::hearing_time;
 
 /// How long a new slot waits for its preferred element before another gets it.
 pub(super) const PREFERRED_WAIT: Duration = Duration::from_secs(2);
-
-/// The largest back-off before the same standby is armed again after it was split off. The first
-/// one is [`hearing_time`]: a moment's silence, as on a machine that stood still, must not leave
-/// the active alone for long, and what was heard before the silence must not count for after it.
-const BACK_OFF_MAX: Duration = Duration::from_secs(8);
-
-/// A standby that stayed armed for so long has a clean slate.
-const ARMED_WELL: Duration = Duration::from_secs(30);
 
 impl Slot {
     /// What the manager does by itself: R11 to R14 and the first record.
@@ -80,7 +71,8 @@ impl Slot {
             && standby.able
             && !standby.gone
             && self.fresh(now, standby)
-            && now >= standby.rest_until
+            && now >= standby.damping.rest_until
+            && !standby.damping.is_quarantined()
             && !self.must_be_apart(active.id, standby.id)
             && standby.id != active.id;
         fit.then_some((
@@ -107,7 +99,7 @@ impl Slot {
             return Some((self.lone(term, first), decision));
         }
         let first = self
-            .choose(now, |n| Some(n.id) == self.settings.preferred)
+            .choose(now, |n| self.is_preferred(n))
             .or_else(|| self.choose(now, |_| true))?;
         let decision = Decision::Restarted { node: active.id };
         Some((self.lone(term, first), decision))
@@ -151,7 +143,7 @@ impl Slot {
         }
         let first = self
             .choose(now, |n| !both && n.id == survivor.node)
-            .or_else(|| self.choose(now, |n| Some(n.id) == self.settings.preferred))
+            .or_else(|| self.choose(now, |n| self.is_preferred(n)))
             .or_else(|| self.choose(now, |_| true))?;
         let decision = if node.gone {
             Decision::Fenced { node: node.id }
@@ -196,12 +188,18 @@ impl Slot {
         self.apart.contains(&(one, other)) || self.apart.contains(&(other, one))
     }
 
-    /// An able, living element that `suits`: the one with the lowest number.
+    /// The preferred one is no longer preferred while it is in quarantine.
+    fn is_preferred(&self, node: &Node) -> bool {
+        Some(node.id) == self.settings.preferred && !node.damping.is_quarantined()
+    }
+
+    /// An able, living element that `suits`: the one with the lowest number, one in quarantine
+    /// only if there is no other.
     pub(super) fn choose(&self, now: Time, suits: impl Fn(&Node) -> bool) -> Option<Member> {
         self.nodes
             .iter()
             .filter(|n| n.able && !n.gone && self.fresh(now, n) && suits(n))
-            .min_by_key(|n| n.id)
+            .min_by_key(|n| (n.damping.is_quarantined(), n.id))
             .map(|n| Member {
                 node: n.id,
                 incarnation: n.incarnation,
@@ -228,20 +226,22 @@ impl Slot {
         };
         let before = self.record.replace(record);
         self.turn = 0;
-        if let (Decision::Split { by, .. } | Decision::SplitToOther { by }, Some(before)) =
+        if let (Decision::Split { .. } | Decision::SplitToOther { .. }, Some(_)) =
             (decision, before)
         {
-            self.let_rest(now, before, by);
             // R10: counted from the commit, granted or not. The gate of the one who goes on may
             // still be open on what its peer promised before, and a replacement (R12) has to
             // wait for that as for a grant.
             self.grant_until = self.grant_until.max(now.after(self.longest_lease()));
         }
+        out.push(Effect::Decided { record, decision });
+        if let Some(before) = before {
+            self.damp(now, before, decision, out);
+        }
         self.decided_at = now;
         if decision == Decision::Armed {
             self.armed_at = now;
         }
-        out.push(Effect::Decided { record, decision });
         // The members hear of it at once, not with their next request.
         let members = [Some(record.first), record.second, before.map(|b| b.first)];
         let second_before = before.and_then(|b| b.second);
@@ -256,24 +256,5 @@ impl Slot {
             told.push(node.id);
             self.inform(now, node.id, node.sent, out);
         }
-    }
-
-    /// Who was split off is not armed again at once: longer each time, forgotten after a while.
-    fn let_rest(&mut self, now: Time, before: Record, voter: NodeId) {
-        let armed_for = now.since(self.armed_at);
-        let least = hearing_time(self.timing());
-        let other = [Some(before.first), before.second]
-            .into_iter()
-            .flatten()
-            .find(|m| m.node != voter);
-        let Some(node) = other.and_then(|m| self.node_mut(m.node)) else {
-            return;
-        };
-        node.rest = match armed_for {
-            long if long >= ARMED_WELL => least,
-            // A slow pool hears for longer than the largest back-off.
-            _ => (node.rest * 2).clamp(least, BACK_OFF_MAX.max(least)),
-        };
-        node.rest_until = now.after(node.rest);
     }
 }

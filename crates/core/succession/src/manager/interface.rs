@@ -3,6 +3,8 @@
 use vnfpool_model::Pace;
 use vnfpool_wire::datagram::{Message, NodeId, Record};
 
+use super::damping::{Quarantined, Release};
+
 /// What happens to the machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Input {
@@ -33,6 +35,8 @@ pub enum Input {
     /// The pace of the terms to come (R17). One whose lease is longer than the settings allow is
     /// ignored.
     Pace(Pace),
+    /// The operator's word that this element, in quarantine or not, has a clean slate (R11).
+    Pardoned(NodeId),
 }
 
 /// What the driver has to do, in this order.
@@ -65,6 +69,15 @@ pub enum Effect {
         from: NodeId,
         /// Why.
         reason: VoteRefusal,
+    },
+    /// An element has lost its place too often: it is not armed for now (R11).
+    Quarantined(Quarantined),
+    /// Its quarantine is over.
+    Released {
+        /// Whose.
+        node: NodeId,
+        /// Why.
+        cause: Release,
     },
 }
 

@@ -73,8 +73,7 @@ impl Slot {
         }
         if incarnation > node.incarnation {
             *node = Node {
-                rest_until: node.rest_until,
-                rest: node.rest,
+                damping: node.damping,
                 ..fresh_life
             };
         }

@@ -8,6 +8,7 @@
 //! but for one case: both the old and the new record let the same lone active serve, and its
 //! lease is renewed.
 
+mod damping;
 mod decide;
 mod interface;
 mod messages;
@@ -19,6 +20,8 @@ use std::time::Duration;
 use vnfpool_model::{Epoch, Incarnation, Pace, Time, Timing};
 use vnfpool_wire::datagram::{Info, Member, Message, NodeId, Record, Request, Split, Token};
 
+use damping::Damping;
+pub use damping::{QUARANTINE_MAX, Quarantined, Release};
 pub use interface::{Decision, Effect, Input, VoteRefusal};
 
 /// The most elements of a slot.
@@ -59,9 +62,7 @@ struct Node {
     hears_since: Time,
     able: bool,
     candidate: Option<Member>,
-    /// Not to be armed before this time.
-    rest_until: Time,
-    rest: Duration,
+    damping: Damping,
 }
 
 impl Node {
@@ -77,8 +78,7 @@ impl Node {
             hears_since: now,
             able: false,
             candidate: None,
-            rest_until: Time::ZERO,
-            rest: Duration::ZERO,
+            damping: Damping::NONE,
         }
     }
 }
@@ -167,7 +167,9 @@ impl Slot {
                     self.settings.timing = self.settings.timing.at(pace);
                 }
             }
+            Input::Pardoned(id) => self.pardon(id, out),
         }
+        self.look_at_quarantines(now, out);
         self.decide(now, out);
     }
 

@@ -3,7 +3,7 @@
 use vnfpool_wire::datagram::{NodeId, Record};
 
 use super::decide::PREFERRED_WAIT;
-use super::{Duration, Node, Slot, Time};
+use super::{Damping, Duration, Node, Slot, Time};
 use crate::model::{Clock, Moment};
 
 impl Slot {
@@ -51,24 +51,24 @@ impl Slot {
                 heard_at,
                 hears_since,
                 sent,
-                rest_until,
+                damping,
                 incarnation: _,
                 gone: _,
                 heard_manager: _,
                 able: _,
                 candidate: _,
-                rest: _,
             } = node;
             moment(Clock::Own, lease * 8, registered_at);
             moment(Clock::Own, lease * 2, heard_at);
             moment(Clock::Own, manager_lease, hears_since);
-            moment(Clock::Own, Duration::ZERO, rest_until);
+            damping.moments(&mut |time| moment(Clock::Own, Duration::ZERO, time));
             moment(Clock::Of(*id), Duration::ZERO, sent);
         }
     }
 
-    /// Forgets what decides nothing (the turn is for display, the order of registration) and the
-    /// clean slate of a standby that was armed for long: each counts as armed just now.
+    /// Forgets what decides nothing (the turn is for display, the order of registration), the
+    /// clean slate of a standby that was armed for long (each counts as armed just now), and the losses
+    /// that add up to a quarantine over minutes: it is about arming only.
     pub fn fold(&mut self, now: Time) {
         self.turn = 0;
         self.armed_at = now;
@@ -78,13 +78,15 @@ impl Slot {
             self.decided_at = now;
         }
         self.nodes.sort_by_key(|node| node.id);
+        for node in &mut self.nodes {
+            node.damping.forgive();
+        }
     }
 
     /// Arms whoever may be armed at once: the rest after a split only damps (R11).
     pub fn assume_rested(&mut self) {
         for node in &mut self.nodes {
-            node.rest_until = Time::ZERO;
-            node.rest = Duration::ZERO;
+            node.damping = Damping::NONE;
         }
     }
 

@@ -105,6 +105,7 @@ pub struct World {
     pub witnesses: bool,
     pub trace: VecDeque<String>,
     pub decisions: Vec<manager::Decision>,
+    pub releases: Vec<manager::Release>,
     pub slow_disk_percent: u64,
     pub streams: Streams,
 }
@@ -155,6 +156,7 @@ impl World {
             witnesses: true,
             trace: VecDeque::new(),
             decisions: Vec::new(),
+            releases: Vec::new(),
             slow_disk_percent: 0,
             streams: Streams::new(elements + 1),
         };
@@ -225,6 +227,21 @@ impl World {
 
     pub fn fence(&mut self, node: usize) {
         self.manage(manager::Input::Fenced(NodeId(node as u32)));
+    }
+
+    /// The operator gives everybody a clean slate.
+    pub fn pardon_all(&mut self) {
+        for node in self.elements() {
+            self.manage(manager::Input::Pardoned(NodeId(node as u32)));
+        }
+    }
+
+    /// Who is in quarantine.
+    pub fn quarantined(&self) -> Vec<usize> {
+        let now = self.clock(0);
+        let manager = self.manager.iter();
+        let all = manager.flat_map(|manager| manager.quarantined(now));
+        all.map(|q| q.node.0 as usize).collect()
     }
 
     /// A new life: the gate is closed before the agent speaks (R1).
@@ -473,6 +490,13 @@ impl World {
                         from.0,
                         reason.as_str()
                     ));
+                }
+                manager::Effect::Quarantined(quarantined) => {
+                    self.note(format!("manager quarantines: {quarantined:?}"));
+                }
+                manager::Effect::Released { node, cause } => {
+                    self.note(format!("manager releases {}: {cause:?}", node.0));
+                    self.releases.push(cause);
                 }
             }
         }

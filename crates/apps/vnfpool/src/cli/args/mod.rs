@@ -15,10 +15,12 @@ pub(crate) use self::daemons::{
 use self::laboratory::{BENCH_EXAMPLES, DEMO_EXAMPLES};
 pub(crate) use self::laboratory::{Bench, Demo, LabCommand, LabMatrix, LabRun, Profile, Rival};
 pub(crate) use self::operator::{
-    Audit, Fence, PoolApply, PoolCommand, PoolDelete, PoolShow, Status, Switchover, TokenCommand,
-    TokenCreate, Watch,
+    Audit, Fence, Pardon, PoolApply, PoolCommand, PoolDelete, PoolShow, Status, Switchover,
+    TokenCommand, TokenCreate, Watch,
 };
-use self::operator::{FENCE_EXAMPLES, STATUS_EXAMPLES, SWITCHOVER_EXAMPLES, WATCH_EXAMPLES};
+use self::operator::{
+    FENCE_EXAMPLES, PARDON_EXAMPLES, STATUS_EXAMPLES, SWITCHOVER_EXAMPLES, WATCH_EXAMPLES,
+};
 
 /// Version and commit, as `vnfpool --version` prints them.
 pub(crate) const VERSION: &str =
@@ -71,6 +73,9 @@ pub(crate) enum Command {
     /// Declare an element dead, on your word that it is off
     #[command(after_help = FENCE_EXAMPLES)]
     Fence(Fence),
+    /// End the quarantine of an element that flapped
+    #[command(after_help = PARDON_EXAMPLES)]
+    Pardon(Pardon),
     /// Check configuration files without applying them
     #[command(after_help = CHECK_EXAMPLES)]
     Check(Check),

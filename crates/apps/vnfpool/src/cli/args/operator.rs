@@ -130,6 +130,18 @@ pub(crate) struct Fence {
     pub(crate) output: OutputArgs,
 }
 
+#[derive(Debug, Args)]
+pub(crate) struct Pardon {
+    /// The pool's handle
+    #[arg(value_name = "POOL")]
+    pub(crate) pool: PoolHandle,
+    /// The element that may be armed again
+    #[arg(value_name = "ELEMENT")]
+    pub(crate) element: ElementId,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
 const POOL_APPLY_EXAMPLES: &str = "\
 Examples:
   vnfpool pool apply -f edge.toml
@@ -165,3 +177,10 @@ your word that the element is off. If it is not, two elements may serve the same
 
 Examples:
   vnfpool fence edge gw1 --it-is-off";
+
+pub(super) const PARDON_EXAMPLES: &str = "\
+An element that loses its place again and again is not armed for some minutes. When you know why it
+did, and that it is over, this gives it a clean slate at once.
+
+Examples:
+  vnfpool pardon edge gw1";

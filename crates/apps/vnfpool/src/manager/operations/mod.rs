@@ -9,8 +9,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use vnfpool_model::{ElementId, PoolHandle, PoolSpec, SlotId, SlotName, Time};
 use vnfpool_northbound::{
-    Applied, AuditEntry, Code, EventStream, FenceRequest, ManagerStatus, Operations, Problem,
-    Status, SwitchoverDone, SwitchoverRequest, Token, TokenRequest,
+    Applied, AuditEntry, Code, EventStream, FenceRequest, ManagerStatus, Operations, PardonRequest,
+    Problem, Status, SwitchoverDone, SwitchoverRequest, Token, TokenRequest,
 };
 use vnfpool_succession::manager::Input;
 use vnfpool_transport::Identity;
@@ -207,6 +207,15 @@ impl Operations for Api {
             .declare_off(pool, &request.element, Word::Operator(by))
     }
 
+    async fn pardon(
+        &self,
+        pool: &PoolHandle,
+        request: PardonRequest,
+        by: &Identity,
+    ) -> Result<(), Problem> {
+        self.0.pardon(pool, &request, by)
+    }
+
     async fn audit(&self, lines: usize) -> Result<Vec<AuditEntry>, Problem> {
         self.0.db.audit_tail(lines).map_err(store_problem)
     }
@@ -301,7 +310,7 @@ impl Shared {
     }
 
     /// Brings what somebody did to the audit log and to everybody who watches.
-    fn record(
+    pub(super) fn record(
         &self,
         action: &'static str,
         by: &str,

@@ -9,6 +9,7 @@ use vnfpool_wire::datagram::NodeId;
 
 use super::super::paces::Paces;
 use super::super::pulse::View;
+use super::super::quarantine;
 use super::super::registry::{Element, PoolRecord, Registry};
 use super::standby_of;
 use crate::pulse::now;
@@ -129,6 +130,7 @@ fn element_status(
             .min(),
         realtime: live.map(|l| l.hello.realtime.clone()).unwrap_or_default(),
         faults: report.map(|r| r.faults.clone()).unwrap_or_default(),
+        quarantines: quarantine::status(view, pool, element.node),
     }
 }
 
