@@ -293,10 +293,15 @@ impl World {
         (0..self.shape.slots).all(|slot| self.holders(slot).count() == 1)
     }
 
-    /// One holder and an armed successor in every slot.
+    /// One holder and an armed successor in every slot, and no other record on a slow way to the disk.
     #[must_use]
     pub fn complete(&self) -> bool {
-        (0..self.shape.slots).all(|slot| self.armed(slot) && self.holders(slot).count() == 1)
+        let waits = |slot: usize| {
+            let machine = self.manager.machines.get(slot);
+            machine.is_some_and(manager_machine::Slot::waits_for_disk)
+        };
+        (0..self.shape.slots)
+            .all(|slot| self.armed(slot) && !waits(slot) && self.holders(slot).count() == 1)
     }
 
     pub(crate) fn schedule(&mut self, at: u64, event: Event) {
