@@ -293,17 +293,21 @@ impl World {
         (0..self.shape.slots).all(|slot| self.holders(slot).count() == 1)
     }
 
-    /// Whether the slot's term has the pace that the manager prefers.
-    fn paced(&self, slot: usize) -> bool {
+    /// Whether the slot's term has the pace that the manager prefers, and no other record is on a slow
+    /// way to the disk.
+    fn settled(&self, slot: usize) -> bool {
         let machine = self.manager.machines.get(slot);
-        machine.is_some_and(|m| m.record().is_some_and(|r| r.pace == m.next_pace()))
+        machine.is_some_and(|m| {
+            let paced = m.record().is_some_and(|r| r.pace == m.next_pace());
+            paced && !m.waits_for_disk()
+        })
     }
 
-    /// One holder and an armed successor in every slot, at the pace that is wanted.
+    /// One holder and an armed successor in every slot, at the pace that is wanted and for good.
     #[must_use]
     pub fn complete(&self) -> bool {
         (0..self.shape.slots)
-            .all(|slot| self.armed(slot) && self.paced(slot) && self.holders(slot).count() == 1)
+            .all(|slot| self.armed(slot) && self.settled(slot) && self.holders(slot).count() == 1)
     }
 
     pub(crate) fn schedule(&mut self, at: u64, event: Event) {

@@ -32,7 +32,6 @@ mod tasks;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
 use tokio::sync::mpsc;
@@ -52,7 +51,7 @@ use self::agent::{Agent, Parts};
 use self::inheritance::{Estate, Inherited, SetupKeeper};
 use self::mesh::Mesh;
 use self::plane::DataPlane;
-use self::pulse::{Command, Notice, Pulse};
+use self::pulse::{Command, Pulse};
 use self::resume::{furnish, open_keys, open_paths, resume, take_up};
 use self::sync::SyncHub;
 use crate::cli::args::{ElementJoin, ElementRun};
@@ -69,12 +68,6 @@ const MANAGER_PATH: &str = "manager";
 
 /// Notices of the real-time thread that may wait.
 const NOTICES_MAX: usize = 1_024;
-
-/// How often the streams of service state are brought in line, changes aside.
-const STEER_INTERVAL: Duration = Duration::from_millis(50);
-
-/// How often a configuration that could not be carried out is tried again.
-const MEND_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Enrols this element with a one-time token.
 pub(crate) fn join(args: &ElementJoin) -> anyhow::Result<()> {
@@ -227,10 +220,7 @@ async fn serve_behind(start: Start) -> anyhow::Result<()> {
     let stop_health = Arc::new(AtomicBool::new(false));
     let (made_anew, mut is_made_anew) = mpsc::channel(1);
     let health = watch_health(&agent, &plane, &stop_health, resumes, made_anew)?;
-    let mut tasks = tokio::task::JoinSet::new();
-    tasks.spawn(take_notices(Arc::clone(&agent), noticed));
-    tasks.spawn(steer(Arc::clone(&agent)));
-    tasks.spawn(mend(Arc::clone(&agent)));
+    let mut tasks = tasks::start(&agent, noticed);
     if let Some(listen) = agent.config.metrics {
         metrics::start(&mut tasks, &agent, listen).await?;
     }
@@ -240,7 +230,6 @@ async fn serve_behind(start: Start) -> anyhow::Result<()> {
         version = crate::VERSION, commit = crate::COMMIT, "the element's agent runs"
     );
     daemon::ready();
-    let mut panic = None;
     let outcome = tokio::select! {
         signal = stop.told() => { tracing::info!(signal, "stopping"); Ok(()) }
         error = control::run(Arc::clone(&agent)) => error,
@@ -248,10 +237,7 @@ async fn serve_behind(start: Start) -> anyhow::Result<()> {
             "the interface '{interface}' was removed and made anew: start the agent again, its \
              sockets and addresses are those of the former one"
         )),
-        ended = tasks::first_to_end(&mut tasks) => {
-            panic = ended.err().and_then(|error| error.try_into_panic().ok());
-            Err(anyhow!("a task that the agent cannot do without has ended"))
-        }
+        ended = tasks::first_to_end(&mut tasks) => Err(ended),
     };
     departure::hand_over_all(&agent).await;
     stop_health.store(true, Ordering::Relaxed);
@@ -260,11 +246,7 @@ async fn serve_behind(start: Start) -> anyhow::Result<()> {
     agent.mesh.close().await;
     tasks.shutdown().await;
     agent.finish_hooks().await;
-    if let Some(panic) = panic {
-        // Not what the agent decided: its supervisor starts the next one.
-        std::panic::resume_unwind(panic);
-    }
-    outcome
+    outcome.map_err(tasks::unless_panicked)
 }
 
 /// Everything that this machine or process lacks, in one line.
@@ -415,33 +397,4 @@ fn watch_health(
         resumes,
         told,
     )
-}
-
-async fn take_notices(agent: Arc<Agent>, mut notices: mpsc::Receiver<Notice>) {
-    while let Some(notice) = notices.recv().await {
-        agent.noticed(notice);
-    }
-}
-
-async fn steer(agent: Arc<Agent>) {
-    let mut interval = tokio::time::interval(STEER_INTERVAL);
-    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
-        tokio::select! {
-            _ = interval.tick() => {}
-            () = agent.changed.notified() => {}
-        }
-        agent
-            .sync
-            .steer(&agent.pulse.view().slots, &agent.mesh.connections());
-    }
-}
-
-async fn mend(agent: Arc<Agent>) {
-    let mut interval = tokio::time::interval(MEND_INTERVAL);
-    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
-        interval.tick().await;
-        agent.mend().await;
-    }
 }
