@@ -164,6 +164,8 @@ impl Slot {
         let speaks = |member: Member| {
             self.node(member.node)
                 .filter(|n| n.incarnation == member.incarnation && n.able && self.fresh(now, n))
+                // One that would not hear of the new term would be left behind in the old one.
+                .filter(|n| n.heard_manager)
         };
         // The active itself says that it is one, and that the other one hears it and is in sync.
         let well = speaks(active)?.candidate == Some(other) && speaks(other).is_some();
