@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 use vnfpool_model::{ElementId, PoolHandle, PoolSpec, SlotId, SlotSpec};
-use vnfpool_succession::manager::{Decision, Input, Settings};
+use vnfpool_succession::manager::{Decision, Input, Settings, Stored};
 use vnfpool_transport::RejectionCounters;
 use vnfpool_transport::pki::Authority;
 use vnfpool_wire::control;
@@ -46,6 +46,8 @@ pub(crate) struct Shared {
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
     pub(crate) decisions: Mutex<BTreeMap<&'static str, u64>>,
+    /// Decisions whose records were prepared, by whether the disk had them in time.
+    pub(crate) prepared: Mutex<BTreeMap<&'static str, u64>>,
     pub(crate) votes_refused: Mutex<BTreeMap<&'static str, u64>>,
     pub(crate) registrations_refused: Mutex<BTreeMap<String, u64>>,
     /// Runs of the fencing command, by what came of them.
@@ -327,10 +329,13 @@ impl Shared {
                 continue;
             };
             let stored = self.db.slot(*id)?;
-            let record = stored.map(|s| (s.record(), s.manager_lease_ms_max));
-            let lease_ms = record.map_or(0, |(_, ms)| ms);
+            let lease_ms = stored.map_or(0, |(_, ms)| ms);
             self.remember_lease(*id, lease_ms.max(pool.spec.timing.manager_lease_ms));
-            self.start_slot(&pool.spec, spec, *id, record);
+            if let Some((stored, _)) = stored.filter(|(s, _)| s.newest() != s.record) {
+                let (slot, term) = (&spec.name, stored.newest().term);
+                tracing::warn!(%slot, term, "this record was prepared when the manager ended: it may be in force, so it is");
+            }
+            self.start_slot(&pool.spec, spec, *id, stored);
         }
         Ok(())
     }
@@ -341,11 +346,11 @@ impl Shared {
         pool: &PoolSpec,
         slot: &SlotSpec,
         id: SlotId,
-        record: Option<(Record, u32)>,
+        stored: Option<(Stored, u32)>,
     ) {
         let preferred = self.registry().preferred(&pool.handle, id);
         let preferred_expected = slot.preferred.is_some();
-        let manager_lease_ms_max = record
+        let manager_lease_ms_max = stored
             .map_or(0, |(_, ms)| ms)
             .max(pool.timing.manager_lease_ms);
         let settings = Settings {
@@ -355,12 +360,12 @@ impl Shared {
             boot: self.boot,
             manager_lease_ms_max,
         };
-        let record = record.map(|(record, _)| record);
+        let stored = stored.map(|(stored, _)| stored);
         self.pulse.send(Command::AddSlot {
             id,
             pool: pool.handle.clone(),
             settings,
-            record,
+            stored,
         });
     }
 
@@ -372,9 +377,14 @@ impl Shared {
                 record,
                 decision,
                 disk,
+                prepared,
             } => {
                 let disk_us = disk.as_micros();
-                tracing::info!(%slot, term = record.term, disk_us, "a record is on disk");
+                tracing::info!(%slot, term = record.term, disk_us, prepared, "a record is on disk");
+                if prepared {
+                    let outcome = if disk.is_zero() { "in-time" } else { "awaited" };
+                    *lock(&self.counters.prepared).entry(outcome).or_default() += 1;
+                }
                 *lock(&self.counters.decisions)
                     .entry(decision.as_str())
                     .or_default() += 1;

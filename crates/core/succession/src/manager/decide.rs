@@ -3,7 +3,9 @@
 
 use std::time::Duration;
 
-use super::{Decision, Effect, Effects, Member, Node, NodeId, Pending, Record, Slot, Time, lone};
+use super::{
+    Decision, Effect, Effects, Member, Node, NodeId, Pending, Record, Slot, Stored, Time, lone,
+};
 use crate::hearing_time;
 
 /// How long a new slot waits for its preferred element before another gets it.
@@ -20,7 +22,11 @@ const ARMED_WELL: Duration = Duration::from_secs(30);
 impl Slot {
     /// What the manager does by itself: R11 to R14 and the first record.
     pub(super) fn decide(&mut self, now: Time, out: &mut Effects) {
-        if self.pending.is_some() {
+        if self.writing.is_some() {
+            return;
+        }
+        self.end_presumption(now);
+        if self.presumed.is_some() {
             return;
         }
         let decision = match self.record {
@@ -28,8 +34,9 @@ impl Slot {
             Some(record) if record.armed() => self.decide_armed(now, record),
             Some(record) => self.decide_lone(now, record),
         };
-        if let Some((record, decision)) = decision {
-            self.commit(record, decision, out);
+        match decision {
+            Some((record, decision)) => self.commit(now, record, decision, out),
+            None => self.tend_preparation(now, out),
         }
     }
 
@@ -161,7 +168,7 @@ impl Slot {
 
     /// Silence is evidence only for who has listened for a manager lease. Meanwhile whoever serves
     /// on evidence (S1-S7) calls in, or hears from those who do that the manager lives.
-    fn has_listened(&self, now: Time) -> bool {
+    pub(super) fn has_listened(&self, now: Time) -> bool {
         now >= self.listens_since.after(self.manager_lease())
     }
 
@@ -182,23 +189,68 @@ impl Slot {
     }
 
     /// R16: to the disk first.
-    pub(super) fn commit(&mut self, record: Record, decision: Decision, out: &mut Effects) {
+    pub(super) fn commit(
+        &mut self,
+        now: Time,
+        record: Record,
+        decision: Decision,
+        out: &mut Effects,
+    ) {
         assert!(
-            self.pending.is_none(),
+            self.writing.is_none(),
             "one record at a time is on its way to the disk"
         );
+        let stored = Stored::of(record);
+        self.writing = Some(stored);
+        self.await_disk(now, record, decision);
+        out.push(Effect::Persist {
+            stored,
+            decision: Some(decision),
+        });
+    }
+
+    /// The decision is made and comes into force when the disk has what is on its way there.
+    pub(super) fn await_disk(&mut self, now: Time, record: Record, decision: Decision) {
+        assert!(self.pending.is_none(), "one decision at a time");
+        assert!(
+            self.writing.is_some_and(|stored| stored.newest() == record),
+            "what was decided is on its way to the disk"
+        );
+        self.pending = Some(Pending {
+            record,
+            decision,
+            since: now,
+        });
+    }
+
+    pub(super) fn on_persisted(&mut self, now: Time, out: &mut Effects) {
+        let Some(written) = self.writing.take() else {
+            return;
+        };
+        self.preparation.on_disk = written.prepared;
+        if let Some(Pending {
+            record,
+            decision,
+            since,
+        }) = self.pending.take()
+        {
+            self.come_into_force(now, record, decision, since, out);
+        }
+    }
+
+    /// R16: `record` is on disk, as the record or prepared beside it; it was decided at `since`.
+    pub(super) fn come_into_force(
+        &mut self,
+        now: Time,
+        record: Record,
+        decision: Decision,
+        since: Time,
+        out: &mut Effects,
+    ) {
         assert!(
             self.record.is_none_or(|r| r.term < record.term),
             "terms only grow"
         );
-        self.pending = Some(Pending { record, decision });
-        out.push(Effect::Persist { record, decision });
-    }
-
-    pub(super) fn on_persisted(&mut self, now: Time, out: &mut Effects) {
-        let Some(Pending { record, decision }) = self.pending.take() else {
-            return;
-        };
         let before = self.record.replace(record);
         self.turn = 0;
         if let (Decision::Split { by, .. } | Decision::SplitToOther { by }, Some(before)) =
@@ -212,7 +264,12 @@ impl Slot {
             self.grant_until = self.grant_until.max(now.after(lease));
         }
         self.decided_at = now;
-        out.push(Effect::Decided { record, decision });
+        out.push(Effect::Decided {
+            record,
+            decision,
+            disk: now.since(since),
+            prepared: self.preparation.on_disk == Some(record),
+        });
         // The members hear of it at once, not with their next request.
         let members = [Some(record.first), record.second, before.map(|b| b.first)];
         let second_before = before.and_then(|b| b.second);
