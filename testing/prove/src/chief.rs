@@ -1,7 +1,7 @@
 //! The manager with its disk: one part of the world.
 
 use vnfpool_model::{Pace, Time};
-use vnfpool_succession::manager::{Decision, Effect, Input, Settings, Slot};
+use vnfpool_succession::manager::{Decision, Effect, Input, Settings, Slot, Stored};
 use vnfpool_succession::model::Clock;
 use vnfpool_wire::datagram::{Message, NodeId, Record};
 
@@ -16,8 +16,8 @@ use crate::world::World;
 pub struct Chief {
     /// The machine; none while the manager is dead.
     pub life: Option<Slot>,
-    /// The record on disk.
-    pub disk: Option<Record>,
+    /// The record on disk, perhaps with a prepared one beside it.
+    pub disk: Option<Stored>,
     /// Counts the lives, on disk.
     pub boot: u64,
     /// The newest record that anybody was told: what the checks remember (I3, I4).
@@ -31,7 +31,7 @@ pub enum Cue {
     Hear(Letter),
     /// Its timer fires.
     Beat,
-    /// It dies; a record on its way to the disk is there or not.
+    /// It dies; what is on its way to the disk is there or not.
     Die {
         /// Whether it is there.
         written: bool,
@@ -49,7 +49,7 @@ pub enum Cue {
 pub struct View {
     /// It lives.
     pub alive: bool,
-    /// A record is on its way to the disk.
+    /// Something is on its way to the disk.
     pub writing: bool,
     /// The record in force.
     pub record: Option<Record>,
@@ -83,7 +83,7 @@ impl Chief {
     pub fn view(&self) -> View {
         View {
             alive: self.life.is_some(),
-            writing: self.life.as_ref().is_some_and(Slot::waits_for_disk),
+            writing: self.life.as_ref().is_some_and(|l| l.writing().is_some()),
             record: self.life.as_ref().and_then(Slot::record),
             told: self.told,
         }
@@ -107,9 +107,11 @@ impl Chief {
         let mut trace = Trace::default();
         match cue {
             Cue::Hear(letter) => match letter.body {
-                Body::Written(record) => {
-                    self.disk = Some(record);
-                    if world.mutation != Some(Mutation::AnswersBeforeTheDisk) {
+                Body::Written(stored) => {
+                    self.disk = Some(stored);
+                    // A broken one may have been told before, and writes something else now.
+                    let awaited = self.life.as_ref().and_then(Slot::writing);
+                    if awaited == Some(stored) {
                         self.handle(world, Input::Persisted, letters, &mut trace);
                     }
                 }
@@ -126,9 +128,9 @@ impl Chief {
             },
             Cue::Beat => self.handle(world, Input::Tick, letters, &mut trace),
             Cue::Die { written } => {
-                let pending = self.life.take().and_then(|life| life.pending_record());
-                if let (true, Some(record)) = (written, pending) {
-                    self.disk = Some(record);
+                let writing = self.life.take().and_then(|life| life.writing());
+                if let (true, Some(stored)) = (written, writing) {
+                    self.disk = Some(stored);
                 }
             }
             Cue::Live => self.live(world, &mut trace),
@@ -157,25 +159,30 @@ impl Chief {
         self.boot += 1;
         let timing = world.timing();
         let settings = Settings {
-            timing: self.disk.map_or(timing, |record| timing.at(record.pace)),
+            timing: self
+                .disk
+                .map_or(timing, |disk| timing.at(disk.newest().pace)),
             lease_ms_max: timing.lease_ms,
             preferred: Some(NodeId(1)),
             preferred_expected: true,
             boot: self.boot,
             manager_lease_ms_max: world.timing().manager_lease_ms,
         };
-        let mut life = Slot::new(settings, self.disk, now(0));
+        let found = self.disk.map(|stored| match world.mutation {
+            Some(Mutation::ForgetsPreparation) => Stored::of(stored.record),
+            Some(Mutation::PreparationCountsAsVoted) => Stored::of(stored.newest()),
+            _ => stored,
+        });
+        let mut life = Slot::new(settings, found, now(0));
         if world.mutation == Some(Mutation::RestartWaitsOnlyUnarmed)
-            && self.disk.is_some_and(|record| record.armed())
+            && self.disk.is_some_and(|stored| stored.record.armed())
         {
             *life.grant_mut() = Time::ZERO;
         }
+        let record = life.record();
         self.life = Some(life);
         if let Some(told) = self.told
-            && (self.disk.is_none_or(|disk| disk.term < told.term)
-                || self
-                    .disk
-                    .is_some_and(|disk| disk.term == told.term && disk != told))
+            && record.is_none_or(|r| r.term < told.term || (r.term == told.term && r != told))
         {
             let disk = self.disk;
             trace.fault = Some(format!("I3: told {told:?}, but the disk has {disk:?}"));
@@ -209,13 +216,16 @@ impl Chief {
         for effect in effects {
             match effect {
                 Effect::Send { to, message } => self.send(place(to), message, letters, trace),
-                Effect::Persist { record, .. } => {
+                Effect::Persist { stored, decision } => {
                     letters.push(Letter {
                         from: 0,
                         to: 0,
-                        body: Body::Written(record),
+                        body: Body::Written(stored),
                     });
-                    if world.mutation == Some(Mutation::AnswersBeforeTheDisk) {
+                    if world
+                        .mutation
+                        .is_some_and(|m| m.tells_too_early(self.disk, stored, decision))
+                    {
                         self.give(world, Input::Persisted, letters, trace);
                     }
                 }
@@ -229,6 +239,12 @@ impl Chief {
         if let Message::Info(info) = message
             && let Some(record) = info.record
         {
+            let known = self.disk.map(|disk| (disk.record, disk.prepared));
+            if known.is_none_or(|(there, prepared)| {
+                record.term >= there.term && record != there && Some(record) != prepared
+            }) {
+                trace.fault = Some(format!("I3: tells {record:?}, disk has {known:?}"));
+            }
             match self.told {
                 Some(told) if told.term > record.term => {
                     trace.fault = Some(format!("I4: after {told:?} the manager says {record:?}"));

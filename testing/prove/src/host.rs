@@ -155,11 +155,11 @@ impl Host {
         clocks.age(node, std::time::Duration::ZERO, &mut self.gate);
         if let Some(life) = &mut self.life {
             age_life(node, life, clocks);
-            fold(world, life);
+            fold(world, self.node, life);
         }
         if let Some(kept) = &mut self.kept {
             age_life(node, kept, clocks);
-            fold(world, kept);
+            fold(world, self.node, kept);
         }
         if let Some(image) = self.image.as_mut().filter(|_| !world.image_clock_stands) {
             age_life(node, &mut image.0, clocks);
@@ -204,7 +204,7 @@ impl Host {
             }
         }
         if let Some(life) = &mut self.life {
-            fold(world, life);
+            fold(world, self.node, life);
         }
     }
 
@@ -347,13 +347,13 @@ pub fn node_id(node: usize) -> NodeId {
     NodeId(u32::try_from(node).unwrap_or(u32::MAX))
 }
 
-fn fold(world: &World, life: &mut Element) {
+fn fold(world: &World, node: usize, life: &mut Element) {
     life.fold();
     if !world.gossip {
         life.forget_rhythm();
     }
     if world.eager_arming {
-        life.assume_heard();
+        life.assume_heard(now(node));
     }
 }
 

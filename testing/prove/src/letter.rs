@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-use vnfpool_wire::datagram::{Message, Record};
+use vnfpool_succession::manager::Stored;
+use vnfpool_wire::datagram::Message;
 
 /// A message with its addresses; node 0 is the manager.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -22,8 +23,8 @@ pub enum Body {
     Message(Message),
     /// An announcement of the virtual address, heard by others: a sign of life.
     Announcement,
-    /// The manager's disk has the record.
-    Written(Record),
+    /// The manager's disk has what it was given.
+    Written(Stored),
 }
 
 impl Letter {
@@ -41,6 +42,7 @@ impl Letter {
             Body::Message(Message::Split(_)) => "vote",
             Body::Message(Message::Gossip(_)) => "gossip",
             Body::Announcement => "announcement",
+            Body::Written(stored) if stored.prepared.is_some() => "prepared record on disk",
             Body::Written(_) => "record on disk",
         }
     }
@@ -57,7 +59,7 @@ impl Letter {
                 Message::Split(m) => m.term,
                 Message::Gossip(m) => m.epoch.term,
             },
-            Body::Written(record) => record.term,
+            Body::Written(stored) => stored.newest().term,
             Body::Announcement => 0,
         }
     }

@@ -212,6 +212,15 @@ fn trouble() -> Vec<World> {
         .with(Kind::ManagerCrash, 2)
         .with(Kind::Hold, 1),
         World {
+            name: "prepared",
+            about: "a member falls silent and the manager dies around its preparation; a letter late",
+            ..three.clone()
+        }
+        .with(Kind::Cut, 2)
+        .with(Kind::ManagerCrash, 2)
+        .with(Kind::Crash, 1)
+        .with(Kind::Hold, 1),
+        World {
             name: "kills",
             about: "agents killed in the middle of their effects, resumed or not; with another trouble",
             ..two.clone()
@@ -317,6 +326,14 @@ fn with_a_spare() -> Vec<World> {
             caps: EACH,
             ..spare.clone()
         },
+        World {
+            name: "prepared-spare",
+            about: "cuts, and the manager dies around a preparation, with a spare",
+            disturbances: 3,
+            ..spare.clone()
+        }
+        .with(Kind::Cut, 2)
+        .with(Kind::ManagerCrash, 1),
         World {
             name: "spare-alone",
             about: "one disturbance, A alone, with a spare",

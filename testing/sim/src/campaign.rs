@@ -36,6 +36,10 @@ pub struct Summary {
     pub records: u64,
     /// Changes of role.
     pub roles: u64,
+    /// Records that were prepared (5n): in force at once, and when the disk had them.
+    pub prepared: [u64; 2],
+    /// Records that a new life of the manager found prepared.
+    pub presumed: u64,
     /// The longest recovery after the end of all faults, and its seed.
     pub recovery: (Duration, u64),
     /// The longest outage of a single fault with a bound, and its seed.
@@ -56,6 +60,9 @@ impl Summary {
         sums.for_each(|(sum, count)| *sum += count);
         self.records += outcome.records;
         self.roles += outcome.roles;
+        let sums = self.prepared.iter_mut().zip(outcome.prepared);
+        sums.for_each(|(sum, count)| *sum += count);
+        self.presumed += outcome.presumed;
         let worse = |worst: &mut (Duration, u64), ns| {
             *worst = (*worst).max((Duration::from_nanos(ns), seed));
         };
@@ -171,6 +178,12 @@ impl fmt::Display for Summary {
             f,
             "{} records, {} changes of role",
             self.records, self.roles
+        )?;
+        let [in_time, awaited] = self.prepared;
+        writeln!(
+            f,
+            "prepared records: {in_time} in time, {awaited} waited for, {} found by a new manager",
+            self.presumed
         )?;
         let (recovery, of) = self.recovery;
         write!(

@@ -28,24 +28,29 @@ pub enum Mutation {
     OwnPace,
     /// The promise of the term before is cut to the lease of the new one (R17).
     PaceCutsPromise,
+    /// A manager lease is used while the own promise runs.
+    UsesGrantInsidePromise,
 }
 
 /// What is wrong with a machine.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Broken {
+    /// One bit for each mutation.
     #[cfg(feature = "broken")]
-    by: Option<Mutation>,
+    by: u16,
 }
 
 impl Broken {
     #[cfg(feature = "broken")]
-    pub(crate) const fn by(mutation: Mutation) -> Self {
-        Self { by: Some(mutation) }
+    pub(crate) const fn and(self, mutation: Mutation) -> Self {
+        Self {
+            by: self.by | 1 << mutation as u16,
+        }
     }
 
     #[cfg(feature = "broken")]
-    pub(crate) fn is(self, mutation: Mutation) -> bool {
-        self.by == Some(mutation)
+    pub(crate) const fn is(self, mutation: Mutation) -> bool {
+        self.by & 1 << mutation as u16 != 0
     }
 
     #[cfg(not(feature = "broken"))]

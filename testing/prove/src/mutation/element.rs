@@ -37,6 +37,9 @@ impl Mutation {
                 heartbeat_on(host, world, letters);
                 host.give(world, input, letters);
             }
+            (_, heard!(Info(m))) if m.grant && self.grants_inside_promise() => {
+                grant_inside_promise(host, world, input, letters);
+            }
             _ => host.give(world, input, letters),
         }
         let Some(life) = &mut host.life else { return };
@@ -79,6 +82,24 @@ impl Mutation {
         }
     }
 
+    /// Whether grants are used inside the own promise: that they are not (5n) repairs what these
+    /// votes and leases do wrong as well.
+    const fn grants_inside_promise(self) -> bool {
+        matches!(
+            self,
+            Self::GrantInsidePromise
+                | Self::AckAfterVote
+                | Self::VoteEndsByTimer
+                | Self::LockFollowsLastToken
+                | Self::HeartbeatAfterVote
+                | Self::HandOverAfterVote
+                | Self::VoteInsidePromise
+                | Self::VoteMatchedByName
+                | Self::VotesWithoutIncarnation
+                | Self::AnswersWhileWriting
+        )
+    }
+
     /// What is changed before the machine sees the input.
     fn alter(self, host: &mut Host, world: &World, mut input: Input) -> Input {
         let here = now(host.node);
@@ -112,6 +133,17 @@ impl Mutation {
             _ => {}
         }
         input
+    }
+}
+
+/// The machine takes a grant as if it had promised nothing.
+fn grant_inside_promise(host: &mut Host, world: &World, input: Input, letters: &mut Vec<Letter>) {
+    let Some(life) = &mut host.life else { return };
+    let promise = std::mem::take(life.promise_mut());
+    host.give(world, input, letters);
+    if let Some(life) = &mut host.life {
+        let again = life.promise_mut();
+        *again = (*again).max(promise);
     }
 }
 

@@ -1,7 +1,7 @@
 //! A manager that is broken on purpose.
 
 use vnfpool_model::Time;
-use vnfpool_succession::manager::Input;
+use vnfpool_succession::manager::{Decision, Input, Stored};
 use vnfpool_wire::datagram::{Info, Message, NodeId, Token};
 
 use super::Mutation;
@@ -78,9 +78,39 @@ impl Mutation {
                     body: Body::Message(Message::Info(info)),
                 });
             }
+            (Self::PreparesInsideGrant, Input::Received { message, .. })
+                if armed && !matches!(message, Message::Split(_)) =>
+            {
+                let grant = std::mem::take(life.grant_mut());
+                chief.give(world, input, letters, trace);
+                if let Some(life) = &mut chief.life {
+                    let now_runs = life.grant_mut();
+                    *now_runs = (*now_runs).max(grant);
+                }
+                return;
+            }
             _ => {}
         }
         chief.give(world, input, letters, trace);
+    }
+
+    /// Whether the manager is told that a writing is done as soon as it begins.
+    pub fn tells_too_early(
+        self,
+        disk: Option<Stored>,
+        stored: Stored,
+        decision: Option<Decision>,
+    ) -> bool {
+        match self {
+            Self::AnswersBeforeTheDisk => true,
+            Self::CommitsUnprepared => stored.prepared.is_some(),
+            Self::PreparedForTheOther => {
+                let prepared = disk.and_then(|disk| disk.prepared);
+                let voted = matches!(decision, Some(Decision::Split { .. }));
+                voted && prepared.is_some_and(|r| r.term == stored.record.term)
+            }
+            _ => false,
+        }
     }
 }
 

@@ -65,4 +65,16 @@ pub enum Mutation {
     RenouncesWithOpenGate,
     /// The promise of the term before is cut to the lease of the new one (R17).
     PaceCutsPromise,
+    /// M commits a vote although its preparation is not on disk yet (5n).
+    CommitsUnprepared,
+    /// A restarted M does not look at the preparation (5n).
+    ForgetsPreparation,
+    /// A restarted M takes a preparation for a record that was voted (5n).
+    PreparationCountsAsVoted,
+    /// A preparation for one voter is used for the other's vote (5n).
+    PreparedForTheOther,
+    /// M prepares while a grant of its own may run (5n).
+    PreparesInsideGrant,
+    /// An element uses a grant while its own promise runs (5n).
+    GrantInsidePromise,
 }

@@ -10,6 +10,7 @@ pub fn broken() -> Vec<World> {
     let mut worlds = broken_votes();
     worlds.extend(broken_leases());
     worlds.extend(broken_managers());
+    worlds.extend(broken_preparations());
     worlds.extend(broken_serving());
     worlds
 }
@@ -178,6 +179,36 @@ fn broken_managers() -> Vec<World> {
             .with(Kind::Crash, 1),
         of_three(world("broken-silent-pair-replaced", M::SilentPairReplaced)).with(Kind::Cut, 1),
         alone(long).with(Kind::Cut, 1),
+    ]
+}
+
+fn broken_preparations() -> Vec<World> {
+    use Mutation as M;
+    vec![
+        world("broken-commits-unprepared", M::CommitsUnprepared)
+            .with(Kind::Crash, 1)
+            .with(Kind::Hold, 1),
+        world("broken-forgets-preparation", M::ForgetsPreparation)
+            .with(Kind::Crash, 1)
+            .with(Kind::ManagerCrash, 1),
+        of_three(world(
+            "broken-preparation-counts-as-voted",
+            M::PreparationCountsAsVoted,
+        ))
+        .with(Kind::Cut, 2)
+        .with(Kind::ManagerCrash, 1),
+        world("broken-prepared-for-the-other", M::PreparedForTheOther)
+            .with(Kind::Cut, 3)
+            .with(Kind::ManagerCrash, 1),
+        alone(world(
+            "broken-prepares-inside-grant",
+            M::PreparesInsideGrant,
+        ))
+        .with(Kind::Cut, 1)
+        .with(Kind::ManagerCrash, 1),
+        world("broken-grant-inside-promise", M::GrantInsidePromise)
+            .with(Kind::Cut, 1)
+            .with(Kind::ManagerCrash, 1),
     ]
 }
 

@@ -148,6 +148,16 @@ catalogue! {
         "5h: the manager's lease is not renounced";
     PaceCutsPromise "pace-cuts-promise" OneHolder By("storm"),
         "R17: the promise of the term before is cut to the lease of the new one";
+    PreparedBeforeDisk "prepared-before-disk" Durable By("storm"),
+        "5n: a vote is committed although its preparation is not on disk yet";
+    ForgetsPreparation "forgets-preparation" Durable By("storm"),
+        "5n: a restarted M does not look at the preparation";
+    PreparedForTheOther "prepared-for-the-other" Durable By("storm"),
+        "5n: a preparation for one voter is used for the other's vote";
+    PreparationCountsAsVoted "preparation-counts-as-voted" OneHolder Told("silent-pair-prepared"),
+        "5n: a restarted M takes a preparation for a record that was voted";
+    UsesGrantInsidePromise "uses-grant-inside-promise" OneHolder Told("manager-dies-when-prepared"),
+        "5n: an element uses a grant while its own promise runs";
     // Drivers.
     ClosesLate "closes-late" OneHolder By("storm"),
         "driver: a gate is closed after what follows";
@@ -164,24 +174,32 @@ impl Broken {
         CATALOGUE.iter().find(|row| row.broken == self)
     }
 
-    /// The mutation inside the machines, if it is one.
+    /// The mutations inside the machines that it needs. What a vote or a short manager lease does
+    /// wrong needs one more: that no grant is used inside the own promise (5n) repairs it as well.
     #[cfg(feature = "broken")]
     #[must_use]
-    pub const fn mutation(self) -> Option<vnfpool_succession::Mutation> {
-        use vnfpool_succession::Mutation;
-        Some(match self {
-            Self::LockFollowsLastToken => Mutation::LockFollowsLastToken,
-            Self::HandsOverWithoutPromise => Mutation::HandsOverWithoutPromise,
-            Self::VotesInsidePromise => Mutation::VotesInsidePromise,
-            Self::WitnessAtTheEndOnly => Mutation::WitnessAtTheEndOnly,
-            Self::SilenceWhileFrozen => Mutation::SilenceWhileFrozen,
-            Self::ServesInsidePromise => Mutation::ServesInsidePromise,
-            Self::ResentHandoverRenews => Mutation::ResentHandoverRenews,
-            Self::ArmedWithoutPromise => Mutation::ArmedWithoutPromise,
+    pub const fn mutations(self) -> &'static [vnfpool_succession::Mutation] {
+        use vnfpool_succession::Mutation as M;
+        match self {
+            Self::LockFollowsLastToken => &[M::LockFollowsLastToken, M::UsesGrantInsidePromise],
+            Self::HandsOverWithoutPromise => &[M::HandsOverWithoutPromise],
+            Self::VotesInsidePromise => &[M::VotesInsidePromise, M::UsesGrantInsidePromise],
+            Self::WitnessAtTheEndOnly => &[M::WitnessAtTheEndOnly],
+            Self::SilenceWhileFrozen => &[M::SilenceWhileFrozen],
+            Self::ServesInsidePromise => &[M::ServesInsidePromise],
+            Self::ResentHandoverRenews => &[M::ResentHandoverRenews],
+            Self::ArmedWithoutPromise => &[M::ArmedWithoutPromise],
             // With a lease in its settings that is too short.
-            Self::ShortPromise => Mutation::OwnPace,
-            Self::PaceCutsPromise => Mutation::PaceCutsPromise,
-            _ => return None,
-        })
+            Self::ShortPromise => &[M::OwnPace],
+            Self::PaceCutsPromise => &[M::PaceCutsPromise],
+            Self::TimerEndsVote
+            | Self::HeartbeatsAfterVote
+            | Self::HandsOverAfterVote
+            | Self::VoteByName
+            | Self::ShortManagerLease
+            | Self::AnswersWhileWriting
+            | Self::UsesGrantInsidePromise => &[M::UsesGrantInsidePromise],
+            _ => &[],
+        }
     }
 }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use vnfpool_model::{Time, Timing};
 use vnfpool_succession::element::Element;
+use vnfpool_succession::manager::Stored;
 use vnfpool_wire::datagram::{Message, Record};
 
 use super::{Breakage, Broken, Later};
@@ -42,13 +43,12 @@ impl Breakage {
         timing
     }
 
-    /// The machine, with a mutation inside if the breakage is one.
+    /// The machine, with the mutations inside that the breakage needs.
     #[cfg(feature = "broken")]
     pub(crate) fn inside(&self, machine: Element) -> Element {
-        match self.what.and_then(Broken::mutation) {
-            Some(mutation) => machine.broken_by(mutation),
-            None => machine,
-        }
+        let mutations = self.what.map_or(&[][..], Broken::mutations);
+        let add = |machine: Element, mutation: &_| machine.broken_by(*mutation);
+        mutations.iter().fold(machine, add)
     }
 
     /// The machine of production.
@@ -66,6 +66,17 @@ impl Breakage {
         match early {
             true => Time(now.0 - 1_500 * MS),
             false => now,
+        }
+    }
+
+    /// What a new machine of the manager is told that the disk holds.
+    pub(crate) fn found_on_disk(&self, stored: Option<Stored>) -> Option<Stored> {
+        match self.what {
+            Some(Broken::ForgetsPreparation) => stored.map(|found| Stored::of(found.record)),
+            Some(Broken::PreparationCountsAsVoted) => {
+                stored.map(|found| Stored::of(found.newest()))
+            }
+            _ => stored,
         }
     }
 
@@ -119,7 +130,7 @@ impl World {
                     self.set_gate(node, slot, until);
                 }
             }
-            Later::Overwrite(record) => self.manager.disk.records[slot] = Some(record),
+            Later::Overwrite(record) => self.manager.disk.slots[slot] = Some(Stored::of(record)),
         }
     }
 }

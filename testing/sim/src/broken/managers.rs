@@ -1,7 +1,7 @@
 //! What a broken manager does.
 
 use vnfpool_model::Time;
-use vnfpool_succession::manager::{Effect, Effects, Input, Slot};
+use vnfpool_succession::manager::{Decision, Effect, Effects, Input, Slot};
 use vnfpool_wire::datagram::{Info, Member, Message, NodeId, Record, Request, Split, Token};
 
 use super::{Breakage, Broken, Later};
@@ -15,6 +15,8 @@ pub(super) struct Seen {
     turn: (u64, u16),
     /// The term whose silent pair was given up.
     given_up: u64,
+    /// The newest record that was prepared.
+    prepared: Option<Record>,
 }
 
 impl Breakage {
@@ -54,10 +56,13 @@ impl Breakage {
             _ => {}
         }
         machine.handle(now, input, out);
-        if self.is(Broken::AnswersBeforeDisk)
-            && out.iter().any(|e| matches!(e, Effect::Persist { .. }))
-        {
+        if out.iter().any(|effect| self.tells_too_early(slot, effect)) {
             machine.handle(now, Input::Persisted, out);
+        }
+        for effect in out.iter() {
+            if let Effect::Persist { stored, .. } = effect {
+                self.managers[slot].prepared = stored.prepared.or(self.managers[slot].prepared);
+            }
         }
         self.answer_while_writing(slot, now, machine, input, out);
         if self.is(Broken::QuarantineLifted) {
@@ -74,6 +79,24 @@ impl Breakage {
             {
                 self.managers[slot].boot = info.token.boot;
             }
+        }
+    }
+
+    /// Whether a writing that begins is told to be done.
+    fn tells_too_early(&self, slot: usize, effect: &Effect) -> bool {
+        let Effect::Persist { stored, decision } = effect else {
+            return false;
+        };
+        let prepared = self.managers[slot].prepared;
+        let prepared_term = prepared.map(|record| record.term);
+        match self.what {
+            Some(Broken::AnswersBeforeDisk) => true,
+            Some(Broken::PreparedBeforeDisk) => stored.prepared.is_some(),
+            Some(Broken::PreparedForTheOther) => {
+                let voted = matches!(decision, Some(Decision::Split { .. }));
+                voted && prepared_term == Some(stored.record.term)
+            }
+            _ => false,
         }
     }
 

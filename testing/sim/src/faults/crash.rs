@@ -54,7 +54,8 @@ pub(super) const RESTART_WITHOUT_MEMORY: Fault = Fault {
         let (now, host) = (world.now, &mut world.hosts[node]);
         // A clock that was set back since the last life as well is more than an incarnation can
         // stand (`element/incarnation.rs`).
-        if host.wall_ms(now) > host.incarnation_on_disk {
+        // So is one that is set back before a machine that stands still can start its agent again.
+        if host.wall_ms(now) > host.incarnation_on_disk && !host.frozen(now) {
             host.incarnation_on_disk = 0;
         }
         world.kill(node);

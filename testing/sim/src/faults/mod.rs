@@ -57,6 +57,7 @@ pub const ALL: &[Fault] = &[
     disk::FULL,
     disk::WELL,
     disk::TORN,
+    disk::PREPARED,
     disk::OLD_IMAGE,
     freeze::ELEMENT,
     freeze::LONG,

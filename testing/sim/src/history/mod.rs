@@ -67,6 +67,10 @@ pub struct Outcome {
     pub records: u64,
     /// Changes of role, at all elements.
     pub roles: u64,
+    /// Records that were prepared (5n): in force at once, and when the disk had them.
+    pub prepared: [u64; 2],
+    /// Records that a new life of the manager found prepared.
+    pub presumed: u64,
     /// From the end of the faults until the pool was complete.
     pub recovery_ns: u64,
     /// The longest outage that a single fault cost, where a bound is stated.
@@ -123,6 +127,8 @@ fn finish(world: &mut World, outcome: &mut Outcome, tell: impl FnOnce(&mut World
     outcome.simulated_ns = world.now;
     outcome.events = world.events;
     (outcome.records, outcome.roles) = world.checks.changes();
+    outcome.prepared = world.manager.prepared;
+    outcome.presumed = world.manager.presumed;
     outcome.lines = world.trace.lines().map(str::to_owned).collect();
 }
 

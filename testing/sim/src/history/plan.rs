@@ -48,11 +48,14 @@ pub struct Plan {
     pub steps: Vec<Step>,
 }
 
-const MOMENTS: [Moment; 6] = [
+const MOMENTS: [Moment; 9] = [
     Moment::Voted,
     Moment::HandedOver,
     Moment::Draining,
     Moment::Writing,
+    Moment::Written,
+    Moment::Preparing,
+    Moment::Prepared,
     Moment::Decided,
     Moment::Opened,
 ];

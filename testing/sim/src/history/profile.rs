@@ -70,6 +70,7 @@ const EVERYTHING: &[Weighed] = &[
     ("disk-full", 1, None),
     ("disk-well", 5, None),
     ("torn-write", 3, None),
+    ("death-when-prepared", 4, None),
     ("freeze", 10, None),
     ("long-freeze", 1, None),
     ("freeze-all", 2, None),

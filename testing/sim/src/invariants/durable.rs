@@ -1,6 +1,8 @@
 //! I3: what the manager has acknowledged survives its crash. It acknowledges a record by telling
-//! anybody of it; so each of its lives begins with a record at least as new as any it has told.
+//! anybody of it; so what it tells is on its disk, as the record or prepared beside it (5n), and each
+//! of its lives begins with a record at least as new as any it has told.
 
+use vnfpool_succession::manager::Stored;
 use vnfpool_wire::datagram::Record;
 
 /// The newest record of each slot that anybody was told of.
@@ -17,10 +19,23 @@ impl Durable {
     }
 
     #[inline]
-    pub(super) fn told(&mut self, slot: usize, record: Option<Record>) {
+    pub(super) fn told(
+        &mut self,
+        slot: usize,
+        record: Option<Record>,
+        disk: Option<Stored>,
+    ) -> Result<(), String> {
         if term(record) > term(self.told[slot]) {
             self.told[slot] = record;
         }
+        let there = disk.map(|stored| stored.record);
+        let prepared = disk.and_then(|stored| stored.prepared);
+        if term(record) < term(there) || record == there || record == prepared {
+            return Ok(());
+        }
+        Err(format!(
+            "slot {slot}: the manager tells {record:?}, its disk has {disk:?}"
+        ))
     }
 
     pub(super) fn manager_starts(&self, slot: usize, record: Option<Record>) -> Result<(), String> {

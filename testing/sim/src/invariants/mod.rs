@@ -14,7 +14,7 @@ use std::fmt;
 
 use vnfpool_model::{Epoch, Role, Time};
 use vnfpool_succession::element::Cause;
-use vnfpool_succession::manager::Decision;
+use vnfpool_succession::manager::{Decision, Stored};
 use vnfpool_wire::datagram::Record;
 
 use crate::world::Shape;
@@ -181,12 +181,13 @@ impl Checks {
         self.epochs.new_life(node, slot);
     }
 
-    /// The manager said `record` to somebody.
+    /// The manager said `record` to somebody when that was on its disk.
     #[inline]
-    pub(crate) fn told(&mut self, slot: usize, record: Option<Record>) {
+    pub(crate) fn told(&mut self, slot: usize, record: Option<Record>, disk: Option<Stored>) {
         let result = self.epochs.record(slot, record);
         self.judge(Invariant::Epochs, result);
-        self.durable.told(slot, record);
+        let result = self.durable.told(slot, record, disk);
+        self.judge(Invariant::Durable, result);
     }
 
     pub(crate) fn manager_starts(&mut self, slot: usize, record: Option<Record>) {

@@ -1,6 +1,6 @@
-//! The manager's disk: one record for each slot, the boot counter, and how it feels today.
+//! The manager's disk: for each slot a record, perhaps with a prepared one beside it; the boot counter, and how it feels today.
 
-use vnfpool_wire::datagram::Record;
+use vnfpool_succession::manager::Stored;
 
 use super::MS;
 use crate::random::Random;
@@ -26,8 +26,8 @@ pub enum DiskMood {
 /// The store.
 #[derive(Clone, Debug)]
 pub struct Disk {
-    /// The record of each slot.
-    pub records: Vec<Option<Record>>,
+    /// What is there of each slot.
+    pub slots: Vec<Option<Stored>>,
     /// How often the manager has started.
     pub boots: u64,
     /// How writings fare.
@@ -46,7 +46,7 @@ pub(super) enum Outcome {
 impl Disk {
     pub(super) fn new(slots: usize) -> Self {
         Self {
-            records: vec![None; slots],
+            slots: vec![None; slots],
             boots: 0,
             mood: DiskMood::Well,
         }

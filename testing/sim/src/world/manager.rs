@@ -1,7 +1,7 @@
 //! The manager: a machine for each slot, and its driver, which brings records to the disk.
 
 use vnfpool_model::Pace;
-use vnfpool_succession::manager::{Effect, Input, Release, Settings, Slot};
+use vnfpool_succession::manager::{Effect, Input, Release, Settings, Slot, Stored};
 use vnfpool_wire::datagram::{Message, Record};
 
 use super::disk::{Disk, Outcome};
@@ -14,11 +14,11 @@ const TICK_NS: u64 = 20 * MS;
 /// A writing that failed is tried again after this.
 const REWRITE_NS: u64 = 100 * MS;
 
-/// A record on its way to the disk.
+/// What is on its way to the disk.
 #[derive(Clone, Copy, Debug)]
 struct Writing {
     number: u64,
-    record: Record,
+    stored: Stored,
 }
 
 /// The manager's process and disk.
@@ -30,6 +30,10 @@ pub struct Manager {
     pub disk: Disk,
     /// Counts the lives of the process.
     pub life: u64,
+    /// Decisions whose records were prepared: in time, or so late that they were waited for.
+    pub prepared: [u64; 2],
+    /// Slots whose record was found prepared when the process started.
+    pub presumed: u64,
     writing: Vec<Option<Writing>>,
     writings: u64,
 }
@@ -40,6 +44,8 @@ impl Manager {
             machines: Vec::new(),
             disk: Disk::new(slots),
             life: 0,
+            prepared: [0; 2],
+            presumed: 0,
             writing: vec![None; slots],
             writings: 0,
         }
@@ -67,18 +73,24 @@ impl World {
         let now = self.hosts[0].clock.read(self.now);
         let timing = self.breakage.timing_of(0, self.shape.timing);
         for slot in 0..self.shape.slots {
-            let record = self.manager.disk.records[slot];
-            self.checks.manager_starts(slot, record);
+            let stored = self.breakage.found_on_disk(self.manager.disk.slots[slot]);
+            if stored.is_some_and(|stored| stored.newest() != stored.record) {
+                self.note(|| format!("slot {slot}: a record was prepared"));
+                self.manager.presumed += 1;
+            }
             let settings = Settings {
-                timing: record.map_or(timing, |record| timing.at(record.pace)),
+                timing: stored.map_or(timing, |s| timing.at(s.newest().pace)),
                 lease_ms_max: timing.lease_ms,
                 preferred: Some(node_id(1 + slot % self.shape.elements)),
                 preferred_expected: true,
                 boot,
                 manager_lease_ms_max: timing.manager_lease_ms,
             };
+            let record = stored.map(|stored| stored.record);
             let at = self.breakage.manager_starts_at(now, record);
-            self.manager.machines.push(Slot::new(settings, record, at));
+            let machine = Slot::new(settings, stored, at);
+            self.checks.manager_starts(slot, machine.record());
+            self.manager.machines.push(machine);
         }
         self.new_keys(0);
         let life = self.manager.life;
@@ -96,8 +108,8 @@ impl World {
             if let Some(writing) = self.manager.writing[slot].take()
                 && self.random.chance(50)
             {
-                self.manager.disk.records[slot] = Some(writing.record);
-                self.note(|| format!("what it wrote is there: {}", tell(&writing.record)));
+                self.manager.disk.slots[slot] = Some(writing.stored);
+                self.note(|| format!("what it wrote is there: {}", tell_all(&writing.stored)));
             }
         }
     }
@@ -211,22 +223,34 @@ impl World {
         match effect {
             Effect::Send { to, message } => {
                 if let Message::Info(info) = message {
-                    self.checks.told(slot, info.record);
+                    let disk = self.manager.disk.slots[slot];
+                    self.checks.told(slot, info.record, disk);
                 }
                 self.send(0, machine_of(to), slot, message);
             }
-            Effect::Persist { record, decision } => {
+            Effect::Persist { stored, decision } => {
                 self.note(|| {
                     format!(
                         "slot {slot}: the manager writes {}: {decision:?}",
-                        tell(&record)
+                        tell_all(&stored)
                     )
                 });
-                self.write(slot, record);
-                self.moment(Moment::Writing);
+                self.write(slot, stored);
+                self.moment(match stored.prepared {
+                    Some(_) => Moment::Preparing,
+                    None => Moment::Writing,
+                });
             }
-            Effect::Decided { record, decision } => {
+            Effect::Decided {
+                record,
+                decision,
+                disk,
+                prepared,
+            } => {
                 self.note(|| format!("slot {slot}: in force is {}: {decision:?}", tell(&record)));
+                if prepared {
+                    self.manager.prepared[usize::from(!disk.is_zero())] += 1;
+                }
                 self.checks.decided(self.now, slot, record, decision);
                 self.moment(Moment::Decided);
             }
@@ -251,10 +275,10 @@ impl World {
         }
     }
 
-    fn write(&mut self, slot: usize, record: Record) {
+    fn write(&mut self, slot: usize, stored: Stored) {
         self.manager.writings += 1;
         let number = self.manager.writings * self.slots() + u64::try_from(slot).unwrap_or(0);
-        self.manager.writing[slot] = Some(Writing { number, record });
+        self.manager.writing[slot] = Some(Writing { number, stored });
         let takes = self.manager.disk.takes(&mut self.random);
         self.schedule(self.now + takes, Event::Written { number });
     }
@@ -268,14 +292,14 @@ impl World {
     }
 
     /// The writing with that number, if it still goes on.
-    fn writing_of(&self, number: u64) -> Option<(usize, Record)> {
+    fn writing_of(&self, number: u64) -> Option<(usize, Stored)> {
         let slot = self.slot_of(number);
         let writing = self.manager.writing[slot].filter(|w| w.number == number)?;
-        Some((slot, writing.record))
+        Some((slot, writing.stored))
     }
 
     pub(super) fn written(&mut self, number: u64) {
-        let Some((slot, record)) = self.writing_of(number) else {
+        let Some((slot, stored)) = self.writing_of(number) else {
             return;
         };
         // The store's answer waits for a process that stands still.
@@ -285,7 +309,11 @@ impl World {
         }
         let outcome = self.manager.disk.outcome(&mut self.random);
         if outcome != Outcome::Failed {
-            self.manager.disk.records[slot] = Some(record);
+            self.manager.disk.slots[slot] = Some(stored);
+            self.moment(match stored.prepared {
+                Some(_) => Moment::Prepared,
+                None => Moment::Written,
+            });
         }
         if outcome == Outcome::Done || self.breakage.tells_failed_as_done() {
             self.manager.writing[slot] = None;
@@ -308,4 +336,11 @@ fn tell(record: &Record) -> String {
         .second
         .map_or_else(|| "nobody".to_owned(), |m| m.node.0.to_string());
     format!("term {}: {} and {second}", record.term, record.first.node.0)
+}
+
+fn tell_all(stored: &Stored) -> String {
+    let beside = stored
+        .prepared
+        .map_or_else(String::new, |next| format!(", prepared {}", tell(&next)));
+    format!("{}{beside}", tell(&stored.record))
 }

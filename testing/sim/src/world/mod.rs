@@ -130,6 +130,12 @@ pub enum Moment {
     Draining,
     /// A record is on its way to the disk.
     Writing,
+    /// It is there; nobody knows.
+    Written,
+    /// A record for a vote to come is on its way to the disk.
+    Preparing,
+    /// It is there.
+    Prepared,
     /// A record is in force.
     Decided,
     /// A gate has opened in a new epoch.

@@ -107,6 +107,10 @@ pub struct StepsSummary {
     pub answer_ms: Spread,
     /// Of that, the manager's disk.
     pub disk_ms: Spread,
+    /// How many takeovers there were.
+    pub takeovers: usize,
+    /// How many of their records were on their way to that disk before the vote.
+    pub prepared: usize,
     /// Until the gate was open.
     pub opening_ms: Spread,
     /// Until the LANs were told.
@@ -118,13 +122,14 @@ pub struct StepsSummary {
 
 impl StepsSummary {
     fn of(runs: &[RunFigures]) -> Option<Self> {
-        let spread = |step: &dyn Fn(&TakeoverSteps) -> f64| {
-            Spread::of(runs.iter().filter_map(|run| run.steps.as_ref()).map(step))
-        };
+        let steps = || runs.iter().filter_map(|run| run.steps.as_ref());
+        let spread = |step: &dyn Fn(&TakeoverSteps) -> f64| Spread::of(steps().map(step));
         Some(Self {
             silence_ms: spread(&|steps| steps.silence_ms)?,
             answer_ms: spread(&|steps| steps.answer_ms)?,
             disk_ms: spread(&|steps| steps.disk_ms)?,
+            takeovers: steps().count(),
+            prepared: steps().filter(|steps| steps.prepared).count(),
             opening_ms: spread(&|steps| steps.opening_ms)?,
             telling_ms: spread(&|steps| steps.telling_ms)?,
             forwarding_ms: Spread::of(
@@ -145,7 +150,11 @@ impl StepsSummary {
             ("first packet", self.forwarding_ms),
         ];
         let one = |(name, spread): (&str, Spread)| {
-            let end = if name.starts_with('(') { ")" } else { "" };
+            let end = if name.starts_with('(') {
+                format!(", prepared {} of {})", self.prepared, self.takeovers)
+            } else {
+                String::new()
+            };
             format!("{name} {:.2}/{:.2}{end}", spread.p50, spread.max)
         };
         steps.map(one).join(", ")

@@ -98,11 +98,13 @@ macro_rules! crash {
 }
 
 crash! {
+    RECORD_PREPARED "record-prepared" "when its disk has the record of the vote to come",
     VOTE_RECEIVED "vote-received" "with the successor's vote in its hands",
-    VOTE_COUNTED "vote-counted" "before the new record goes to the disk",
-    RECORD_WRITTEN "record-written" "when the record is on disk and nobody knows",
+    VOTE_COUNTED "vote-counted" "when the vote is counted",
     RECORD_IN_FORCE "record-in-force" "before it tells anybody of the new record",
     VOTER_ANSWERED "voter-answered" "when only the new active has been told",
+    MEMBERS_TOLD "members-told" "when its disk has the new record only as one that was prepared",
+    RECORD_WRITTEN "record-written" "when its disk has the new record as such",
 }
 
 impl Scenario for Crash {

@@ -14,6 +14,8 @@ pub struct TakeoverSteps {
     pub answer_ms: f64,
     /// Of that, the manager's disk.
     pub disk_ms: f64,
+    /// The record was on its way to that disk before the vote.
+    pub prepared: bool,
     /// Until the gate was open.
     pub opening_ms: f64,
     /// Until the LANs were told.
@@ -57,17 +59,17 @@ fn parse(element: &str, manager: &str) -> Option<TakeoverSteps> {
     let told = "the gate is open, the LANs are told";
     let line = element.lines().find(|line| line.contains(told))?;
     let answer_ms = millis(line, "answer_us=")?;
+    // A handover needs no record; one that is written meanwhile is of something else.
     let record = manager
         .lines()
-        .find(|line| line.contains("a record is on disk"));
-    // A handover needs no record; one that is written meanwhile is of something else.
-    let disk_ms = record.filter(|_| answer_ms > 0.0);
+        .find(|line| line.contains("a record is on disk") && answer_ms > 0.0);
     Some(TakeoverSteps {
         silence_ms: millis(line, "silence_us=")?,
         answer_ms,
-        disk_ms: disk_ms
+        disk_ms: record
             .and_then(|line| millis(line, "disk_us="))
             .unwrap_or(0.0),
+        prepared: record.is_some_and(|line| line.contains("prepared=true")),
         opening_ms: millis(line, "opening_us=")?,
         telling_ms: millis(line, "telling_us=")?,
     })
@@ -92,7 +94,7 @@ mod tests {
             answer_us=1500 opening_us=7 telling_us=120\n\
             12:01 INFO the gate is open, the LANs are told slot=1 epoch=5.0 silence_us=1 \
             answer_us=1 opening_us=1 telling_us=1\n";
-        let manager = "12:00 INFO a record is on disk slot=1 term=3 disk_us=400\n";
+        let manager = "12:00 INFO a record is on disk slot=1 term=3 disk_us=400 prepared=true\n";
         let steps = parse(element, manager).unwrap();
         assert_eq!(
             steps,
@@ -100,6 +102,7 @@ mod tests {
                 silence_ms: 50.012,
                 answer_ms: 1.5,
                 disk_ms: 0.4,
+                prepared: true,
                 opening_ms: 0.007,
                 telling_ms: 0.12,
             }

@@ -1,7 +1,7 @@
 //! Death between two steps of a failover, on demand: for the laboratory.
 //!
 //! `VNFPOOL_CRASH_AT=<step>` in the environment makes this manager kill itself, as by `kill -9`,
-//! when it gets to that step of the first failover that it sees. Without the variable every
+//! when it gets to that step of the first failover that it sees, or prepares for. Without the variable every
 //! point below is one comparison. It is not a feature of the build, so that the program which the
 //! laboratory kills is the one that is installed.
 
@@ -11,28 +11,34 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::bail;
 use rustix::process::{Signal, getpid, kill_process};
 
-/// The steps of a failover (R8, R10, R16), each named after what has just been done.
+/// The steps of a failover (R8, R10, R16, 5n), each named after what has just been done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
+    /// The record that a vote would make is on disk; no vote has come.
+    RecordPrepared,
     /// The successor's vote has arrived; nothing has come of it.
     VoteReceived,
-    /// It was counted; the new record is about to go to the disk.
+    /// It was counted; the new record is about to go to the disk, or was prepared there.
     VoteCounted,
-    /// The record is on disk; nobody knows, not even the thread that decides.
-    RecordWritten,
     /// The record is in force; nobody has been told.
     RecordInForce,
     /// The new active has been told; nobody else has.
     VoterAnswered,
+    /// All have been told; the disk has the record only as one that was prepared.
+    MembersTold,
+    /// The disk has the record; if it was not prepared, nobody knows of it.
+    RecordWritten,
 }
 
 impl Step {
-    const ALL: [(&str, Self); 5] = [
+    const ALL: [(&str, Self); 7] = [
+        ("record-prepared", Self::RecordPrepared),
         ("vote-received", Self::VoteReceived),
         ("vote-counted", Self::VoteCounted),
-        ("record-written", Self::RecordWritten),
         ("record-in-force", Self::RecordInForce),
         ("voter-answered", Self::VoterAnswered),
+        ("members-told", Self::MembersTold),
+        ("record-written", Self::RecordWritten),
     ];
 }
 
@@ -69,7 +75,8 @@ pub(crate) fn failover_begins() {
 
 /// Ends the process if it is planned to end here.
 pub(crate) fn point(step: Step) {
-    if PLANNED.get() == Some(&step) && IN_FAILOVER.load(Ordering::Relaxed) {
+    let counts = step == Step::RecordPrepared || IN_FAILOVER.load(Ordering::Relaxed);
+    if PLANNED.get() == Some(&step) && counts {
         // Nothing is flushed, answered or cleaned up.
         let _ = kill_process(getpid(), Signal::KILL);
         std::process::abort();

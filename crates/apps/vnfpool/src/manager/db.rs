@@ -15,10 +15,10 @@ use vnfpool_store::{
     Batch, Change, Expect, Health, RecordError, RedbStore, Store, StoreError, StoreThread,
     SubmitError, Version, decode_record, encode_record,
 };
+use vnfpool_succession::manager::Stored;
 use vnfpool_transport::token::{TokenId, TokenRecord};
-use vnfpool_wire::datagram::{NodeId, Record};
+use vnfpool_wire::datagram::NodeId;
 
-use super::crash::{self, Step};
 use super::pulse::{Command, Pulse, Writing};
 use super::registry::{ElementRecord, Numbers, PathsRecord, PoolRecord, SlotRecord};
 use super::shared::lock;
@@ -50,6 +50,8 @@ const ELEMENTS: &str = "element/";
 const PATHS: &str = "paths/";
 const TOKENS: &str = "token/";
 const SLOTS: &str = "slot/";
+/// Beside a slot's record: the next one, prepared for a vote to come.
+const PREPARED: &str = "prepared/";
 const CLOSING: &str = "closing/";
 const DEPARTED: &str = "departed/";
 
@@ -110,9 +112,6 @@ impl Db {
         let waiters = Arc::clone(&waiting);
         let completed = move |token: u64, result: Result<Version, StoreError>| {
             if let Some(writing) = writing_of(token) {
-                if result.is_ok() {
-                    crash::point(Step::RecordWritten);
-                }
                 return pulse.send(match result {
                     Ok(_) => Command::Persisted(writing),
                     Err(error) => {
@@ -166,15 +165,12 @@ impl Db {
         leases_ms: Arc<Mutex<BTreeMap<SlotId, u32>>>,
     ) -> super::pulse::Persist {
         let thread = Arc::clone(&self.thread);
-        Box::new(move |writing, record: Record, _| {
+        Box::new(move |writing, stored| {
             let slot = writing.slot;
             let lease_ms = lock(&leases_ms).get(&slot).copied().unwrap_or(0);
-            let stored = SlotRecord::of(record, lease_ms);
-            let key = format!("{SLOTS}{slot}");
-            let submitted = encode_record(LAYOUT, &stored).is_ok_and(|value| {
-                let batch = Batch::of(vec![Change::put(key, Expect::Any, value)]);
-                thread.submit(token_of(writing), batch).is_ok()
-            });
+            let mut change = DbChange::default();
+            let submitted = change.put_stored(slot, stored, lease_ms).is_ok()
+                && thread.submit(token_of(writing), change.0).is_ok();
             if !submitted {
                 pulse.send(Command::PersistFailed(writing));
             }
@@ -249,9 +245,17 @@ impl Db {
         }
     }
 
-    /// The record of a slot.
-    pub(crate) fn slot(&self, slot: SlotId) -> Result<Option<SlotRecord>, DbError> {
-        self.read(&format!("{SLOTS}{slot}"))
+    /// What is there of a slot, and the largest manager lease that was in force for it, in ms.
+    pub(crate) fn slot(&self, slot: SlotId) -> Result<Option<(Stored, u32)>, DbError> {
+        let Some(record) = self.read::<SlotRecord>(&format!("{SLOTS}{slot}"))? else {
+            return Ok(None);
+        };
+        let prepared = self.read::<SlotRecord>(&format!("{PREPARED}{slot}"))?;
+        let stored = Stored {
+            record: record.record(),
+            prepared: prepared.map(|prepared| prepared.record()),
+        };
+        Ok(Some((stored, record.manager_lease_ms_max)))
     }
 
     /// The record of a token.
@@ -386,10 +390,21 @@ impl DbChange {
         self.0.changes.push(Change::delete(key, Expect::Any));
     }
 
-    /// A slot's record; the real-time thread has a way of its own.
-    #[cfg(test)]
-    pub(crate) fn put_slot(&mut self, slot: SlotId, record: &SlotRecord) -> Result<(), DbError> {
-        self.put(format!("{SLOTS}{slot}"), record)
+    /// All that there is of a slot from now on.
+    pub(crate) fn put_stored(
+        &mut self,
+        slot: SlotId,
+        stored: Stored,
+        manager_lease_ms_max: u32,
+    ) -> Result<(), DbError> {
+        let of = |record| SlotRecord::of(record, manager_lease_ms_max);
+        self.put(format!("{SLOTS}{slot}"), &of(stored.record))?;
+        let key = format!("{PREPARED}{slot}");
+        match stored.prepared {
+            Some(prepared) => self.put(key, &of(prepared))?,
+            None => self.0.changes.push(Change::delete(key, Expect::Any)),
+        }
+        Ok(())
     }
 
     /// An element.

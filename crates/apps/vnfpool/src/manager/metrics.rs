@@ -124,6 +124,14 @@ fn counters(scrape: &mut Scrape, shared: &Shared, view: &View) {
             .into_iter()
             .map(|(what, n)| (vec![("event", what.to_owned())], n)),
     );
+    let prepared = lock(&shared.counters.prepared).clone();
+    scrape.counter(
+        "vnfpool_decisions_prepared",
+        "Changes of records that were on their way to the disk before the vote",
+        prepared
+            .into_iter()
+            .map(|(outcome, n)| (vec![("disk", outcome.to_owned())], n)),
+    );
     let refused = lock(&shared.counters.votes_refused).clone();
     scrape.counter(
         "vnfpool_votes_refused",

@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, oneshot};
 use vnfpool_heartbeat::{DATAGRAM_BYTES_MAX, PathSpec, Paths};
 use vnfpool_model::{Epoch, Incarnation, PoolHandle, SlotId, Time};
 use vnfpool_succession::manager::{
-    Decision, Effect, Effects, Input, Quarantined, Release, Settings, Slot, VoteRefusal,
+    Decision, Effect, Effects, Input, Quarantined, Release, Settings, Slot, Stored, VoteRefusal,
 };
 use vnfpool_transport::datagram::Side;
 use vnfpool_wire::datagram::{Member, Message, NodeId, Record};
@@ -38,7 +38,8 @@ pub(crate) enum Command {
         /// Only elements of this pool may speak about the slot.
         pool: PoolHandle,
         settings: Settings,
-        record: Option<Record>,
+        /// What the disk has of it.
+        stored: Option<Stored>,
     },
     RemoveSlot {
         id: SlotId,
@@ -61,8 +62,8 @@ pub(crate) enum Command {
     Stop,
 }
 
-/// One record on its way to the disk. Its number tells it from a record of another machine that
-/// the slot may have had before, and which may be of the same term.
+/// What is on its way to the disk for a slot. Its number tells it from a record of another machine
+/// that the slot may have had before, and which may be of the same term.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Writing {
     pub(crate) slot: SlotId,
@@ -76,8 +77,10 @@ pub(crate) enum Notice {
         slot: SlotId,
         record: Record,
         decision: Decision,
-        /// How long the disk took.
+        /// How long the decision waited for the disk.
         disk: Duration,
+        /// The record was prepared before it was decided.
+        prepared: bool,
     },
     VoteRefused {
         slot: SlotId,
@@ -119,9 +122,9 @@ pub(crate) struct View {
     pub(crate) datagrams_foreign: u64,
 }
 
-/// Brings a record to the disk and answers with [`Command::Persisted`] or
+/// Brings what there is of a slot to the disk and answers with [`Command::Persisted`] or
 /// [`Command::PersistFailed`].
-pub(crate) type Persist = Box<dyn FnMut(Writing, Record, Decision) + Send>;
+pub(crate) type Persist = Box<dyn FnMut(Writing, Stored) + Send>;
 
 /// A handle on the thread.
 pub(crate) type Pulse = crate::pulse::Pulse<Command, View>;
@@ -216,16 +219,13 @@ struct Thread {
 struct Running {
     pool: PoolHandle,
     machine: Slot,
-    /// The record on its way to the disk.
-    persisting: Option<(Writing, Record, Decision)>,
-    /// When it, or the last one, was sent there, and how long the last one took.
-    sent_at: Time,
-    disk: Duration,
+    /// What is on its way to the disk.
+    persisting: Option<(Writing, Stored)>,
 }
 
 impl Running {
     fn writes(&self, writing: Writing) -> bool {
-        self.persisting.is_some_and(|(ours, ..)| ours == writing)
+        self.persisting.is_some_and(|(ours, _)| ours == writing)
     }
 }
 
@@ -291,15 +291,13 @@ impl Thread {
                 id,
                 pool,
                 settings,
-                record,
+                stored,
             } => {
-                let machine = Slot::new(settings, record, now());
+                let machine = Slot::new(settings, stored, now());
                 self.slots.entry(id).or_insert(Running {
                     pool,
                     machine,
                     persisting: None,
-                    sent_at: Time::ZERO,
-                    disk: Duration::ZERO,
                 });
             }
             Command::RemoveSlot { id, removed } => {
@@ -323,8 +321,11 @@ impl Thread {
             Command::Persisted(writing) => {
                 let running = self.slots.get_mut(&writing.slot);
                 if let Some(running) = running.filter(|r| r.writes(writing)) {
-                    running.persisting = None;
-                    running.disk = now().since(running.sent_at);
+                    let written = running.persisting.take();
+                    if written.is_some_and(|(_, stored)| stored.prepared.is_some()) {
+                        crash::point(Step::RecordPrepared);
+                    }
+                    crash::point(Step::RecordWritten);
                     self.handle(writing.slot, Input::Persisted);
                 }
             }
@@ -346,8 +347,8 @@ impl Thread {
         for (_, writing) in due {
             let running = self.slots.get(&writing.slot);
             let waiting = running.and_then(|running| running.persisting);
-            if let Some((ours, record, decision)) = waiting.filter(|w| w.0 == writing) {
-                (self.persist)(ours, record, decision);
+            if let Some((ours, stored)) = waiting.filter(|w| w.0 == writing) {
+                (self.persist)(ours, stored);
             }
         }
         let slots: Vec<_> = self.slots.keys().copied().collect();
@@ -391,27 +392,37 @@ impl Thread {
                     self.paths.send(to.0, sealed);
                 }
             }
-            Effect::Persist { record, decision } => {
-                crash::point(Step::VoteCounted);
+            Effect::Persist { stored, decision } => {
+                crash::point(match decision {
+                    Some(_) => Step::VoteCounted,
+                    None => Step::MembersTold,
+                });
                 let number = self.next_number;
                 self.next_number = (number + 1) & WRITING_NUMBER_MAX;
                 let writing = Writing { slot, number };
                 if let Some(running) = self.slots.get_mut(&slot) {
-                    running.persisting = Some((writing, record, decision));
-                    running.sent_at = now();
+                    running.persisting = Some((writing, stored));
                 }
-                (self.persist)(writing, record, decision);
+                (self.persist)(writing, stored);
             }
             // A reader that is far behind misses a line of the log, never a decision.
-            Effect::Decided { record, decision } => {
+            Effect::Decided {
+                record,
+                decision,
+                disk,
+                prepared,
+            } => {
+                if prepared {
+                    crash::point(Step::VoteCounted);
+                }
                 crash::point(Step::RecordInForce);
                 self.view_at = Time::ZERO;
-                let disk = self.slots.get(&slot).map_or(Duration::ZERO, |r| r.disk);
                 let _ = self.notices.try_send(Notice::Decided {
                     slot,
                     record,
                     decision,
                     disk,
+                    prepared,
                 });
             }
             Effect::VoteRefused { from, reason } => {

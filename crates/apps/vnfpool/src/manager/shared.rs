@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 use vnfpool_model::{ElementId, PoolHandle, PoolSpec, SlotId, SlotSpec};
-use vnfpool_succession::manager::{Decision, Input, Settings};
+use vnfpool_succession::manager::{Decision, Input, Settings, Stored};
 use vnfpool_transport::RejectionCounters;
 use vnfpool_transport::pki::Authority;
 use vnfpool_wire::control;
@@ -50,6 +50,8 @@ pub(crate) struct Counters {
     pub(crate) decisions: Mutex<BTreeMap<&'static str, u64>>,
     /// Quarantines that began, and those that ended by their cause.
     pub(crate) quarantines: Mutex<BTreeMap<&'static str, u64>>,
+    /// Decisions whose records were prepared, by whether the disk had them in time.
+    pub(crate) prepared: Mutex<BTreeMap<&'static str, u64>>,
     pub(crate) votes_refused: Mutex<BTreeMap<&'static str, u64>>,
     pub(crate) registrations_refused: Mutex<BTreeMap<String, u64>>,
     /// Runs of the fencing command, by what came of them.
@@ -343,10 +345,13 @@ impl Shared {
                 continue;
             };
             let stored = self.db.slot(*id)?;
-            let record = stored.map(|s| (s.record(), s.manager_lease_ms_max));
-            let lease_ms = record.map_or(0, |(_, ms)| ms);
+            let lease_ms = stored.map_or(0, |(_, ms)| ms);
             self.remember_lease(*id, lease_ms.max(pool.spec.timing.manager_lease_ms));
-            self.start_slot(&pool.spec, spec, *id, record);
+            if let Some((stored, _)) = stored.filter(|(s, _)| s.newest() != s.record) {
+                let (slot, term) = (&spec.name, stored.newest().term);
+                tracing::warn!(%slot, term, "this record was prepared when the manager ended: it may be in force, so it is");
+            }
+            self.start_slot(&pool.spec, spec, *id, stored);
         }
         Ok(())
     }
@@ -357,18 +362,18 @@ impl Shared {
         pool: &PoolSpec,
         slot: &SlotSpec,
         id: SlotId,
-        record: Option<(Record, u32)>,
+        stored: Option<(Stored, u32)>,
     ) {
         let preferred = self.registry().preferred(&pool.handle, id);
         let preferred_expected = slot.preferred.is_some();
-        let manager_lease_ms_max = record
+        let manager_lease_ms_max = stored
             .map_or(0, |(_, ms)| ms)
             .max(pool.timing.manager_lease_ms);
-        let record = record.map(|(record, _)| record);
+        let stored = stored.map(|(stored, _)| stored);
         let mut timing = pool.timing;
         if let Some(bounds) = pool.lease_bounds {
             // It goes on at the pace of the record, which was measured.
-            let pace = record.map_or_else(|| timing.pace(), |record| record.pace);
+            let pace = stored.map_or_else(|| timing.pace(), |s| s.newest().pace);
             timing = timing.at(self.paces().begin(id, bounds, pace));
         }
         let settings = Settings {
@@ -383,7 +388,7 @@ impl Shared {
             id,
             pool: pool.handle.clone(),
             settings,
-            record,
+            stored,
         });
     }
 
@@ -395,9 +400,14 @@ impl Shared {
                 record,
                 decision,
                 disk,
+                prepared,
             } => {
                 let disk_us = disk.as_micros();
-                tracing::info!(%slot, term = record.term, disk_us, "a record is on disk");
+                tracing::info!(%slot, term = record.term, disk_us, prepared, "a record is on disk");
+                if prepared {
+                    let outcome = if disk.is_zero() { "in-time" } else { "awaited" };
+                    count(&self.counters.prepared, outcome);
+                }
                 count(&self.counters.decisions, decision.as_str());
                 let advice = match decision {
                     Decision::Paced => self.paces().advice(slot),

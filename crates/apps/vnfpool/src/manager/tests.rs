@@ -16,7 +16,7 @@ use vnfpool_model::{
     ElementId, Incarnation, LeaseBounds, Pace, PoolHandle, PoolSpec, Role, Timing,
 };
 use vnfpool_northbound::{Code, FenceRequest, Operations, TokenRequest};
-use vnfpool_succession::manager::Input;
+use vnfpool_succession::manager::{Input, Stored};
 use vnfpool_transport::enrolment;
 use vnfpool_transport::pki::{Authority, Validity};
 use vnfpool_transport::quic::{Acceptance, Endpoint, EndpointOptions, Listener};
@@ -33,7 +33,7 @@ use super::fencing::armed_slots;
 use super::load_registry;
 use super::operations::{Api, Word};
 use super::pulse::{Command, PulseSetup};
-use super::registry::{Live, SlotRecord};
+use super::registry::Live;
 use super::shared::{Parts, Shared};
 use crate::pulse::now;
 
@@ -181,13 +181,46 @@ async fn pair() -> Running {
     };
     let id = manager.shared().pool(&edge()).unwrap().slots["main"];
     let mut change = manager.shared().db.change();
-    change.put_slot(id, &SlotRecord::of(record, 1_000)).unwrap();
+    change.put_stored(id, Stored::of(record), 1_000).unwrap();
     manager.shared().db.commit(change).await.unwrap();
     let Manager { api, setup, dir } = manager;
     drop((api, setup));
     let running = Manager::open(dir).start();
     running.seen().await;
     running
+}
+
+/// Goal: a record that was prepared is what a manager begins with (5n), and nothing of it is left
+/// beside a record that took its place. Method: both ways of writing, each before a restart.
+#[tokio::test]
+async fn a_prepared_record_is_begun_with_until_another_takes_its_place() {
+    let mut running = pair().await;
+    let lone = |term| Record {
+        term,
+        first: member(2),
+        second: None,
+        pace: Timing::DEFAULT.pace(),
+    };
+    for term in [5, 6] {
+        let shared = Arc::clone(&running.api.0);
+        let id = shared.pool(&edge()).unwrap().slots["main"];
+        let (stored, lease_ms) = shared.db.slot(id).unwrap().unwrap();
+        let written = match term {
+            5 => Stored {
+                prepared: Some(lone(5)),
+                ..stored
+            },
+            _ => Stored::of(lone(term)),
+        };
+        let mut change = shared.db.change();
+        change.put_stored(id, written, lease_ms).unwrap();
+        shared.db.commit(change).await.unwrap();
+        drop(shared);
+        running = running.restart().start();
+        running.seen().await;
+        let record = running.api.0.pulse.view().slots[&id].record.unwrap();
+        assert_eq!(record, lone(term));
+    }
 }
 
 /// An agent that has registered, and the frames that it is sent.

@@ -72,7 +72,10 @@ impl Element {
             }
         }
         self.quorum.manager_spoke(now);
-        if info.grant && !self.armed() && self.active() {
+        // 5n: a record that nobody voted for may name me while my promise to the other runs.
+        let promised =
+            self.promise_until > now && !self.broken.is(Mutation::UsesGrantInsidePromise);
+        if info.grant && !self.armed() && self.active() && !promised {
             let until = info
                 .echo
                 .after(crate::as_held(self.timing().manager_lease()));

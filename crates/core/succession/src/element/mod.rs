@@ -189,11 +189,11 @@ impl Element {
         self.now
     }
 
-    /// This machine with a mutation inside.
+    /// This machine with one more mutation inside.
     #[cfg(feature = "broken")]
     #[must_use]
     pub const fn broken_by(mut self, mutation: Mutation) -> Self {
-        self.broken = Broken::by(mutation);
+        self.broken = self.broken.and(mutation);
         self
     }
 

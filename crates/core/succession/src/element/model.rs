@@ -121,11 +121,11 @@ impl Element {
         self.beats = 0;
     }
 
-    /// Takes for granted that all peers hear this element: only arming asks for it (R11), so that a
-    /// pair is armed sooner than it would be.
-    pub fn assume_heard(&mut self) {
+    /// Takes for granted that all peers hear this element, also while it stands still: only arming
+    /// asks for it (R11), so that a pair is armed sooner than it would be.
+    pub fn assume_heard(&mut self, now: Time) {
         for peer in &mut self.peers {
-            peer.mutual_at = self.now;
+            peer.mutual_at = now;
         }
     }
 

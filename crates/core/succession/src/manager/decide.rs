@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::{Decision, Effect, Effects, Member, Node, NodeId, Pending, Record, Slot, Time};
+use super::{Decision, Effect, Effects, Member, Node, NodeId, Pending, Record, Slot, Stored, Time};
 
 /// How long a new slot waits for its preferred element before another gets it.
 pub(super) const PREFERRED_WAIT: Duration = Duration::from_secs(2);
@@ -11,7 +11,11 @@ pub(super) const PREFERRED_WAIT: Duration = Duration::from_secs(2);
 impl Slot {
     /// What the manager does by itself: R11 to R14 and the first record.
     pub(super) fn decide(&mut self, now: Time, out: &mut Effects) {
-        if self.pending.is_some() {
+        if self.writing.is_some() {
+            return;
+        }
+        self.end_presumption(now);
+        if self.presumed.is_some() {
             return;
         }
         let decision = match self.record {
@@ -19,8 +23,9 @@ impl Slot {
             Some(record) if record.armed() => self.decide_armed(now, record),
             Some(record) => self.decide_lone(now, record),
         };
-        if let Some((record, decision)) = decision {
-            self.commit(record, decision, out);
+        match decision {
+            Some((record, decision)) => self.commit(now, record, decision, out),
+            None => self.tend_preparation(now, out),
         }
     }
 
@@ -182,7 +187,7 @@ impl Slot {
 
     /// Silence is evidence only for who has listened for a manager lease. Meanwhile whoever serves
     /// on evidence (S1-S7) calls in, or hears from those who do that the manager lives.
-    fn has_listened(&self, now: Time) -> bool {
+    pub(super) fn has_listened(&self, now: Time) -> bool {
         now >= self.listens_since.after(self.manager_lease())
     }
 
@@ -209,23 +214,68 @@ impl Slot {
     }
 
     /// R16: to the disk first.
-    pub(super) fn commit(&mut self, record: Record, decision: Decision, out: &mut Effects) {
+    pub(super) fn commit(
+        &mut self,
+        now: Time,
+        record: Record,
+        decision: Decision,
+        out: &mut Effects,
+    ) {
         assert!(
-            self.pending.is_none(),
+            self.writing.is_none(),
             "one record at a time is on its way to the disk"
         );
+        let stored = Stored::of(record);
+        self.writing = Some(stored);
+        self.await_disk(now, record, decision);
+        out.push(Effect::Persist {
+            stored,
+            decision: Some(decision),
+        });
+    }
+
+    /// The decision is made and comes into force when the disk has what is on its way there.
+    pub(super) fn await_disk(&mut self, now: Time, record: Record, decision: Decision) {
+        assert!(self.pending.is_none(), "one decision at a time");
+        assert!(
+            self.writing.is_some_and(|stored| stored.newest() == record),
+            "what was decided is on its way to the disk"
+        );
+        self.pending = Some(Pending {
+            record,
+            decision,
+            since: now,
+        });
+    }
+
+    pub(super) fn on_persisted(&mut self, now: Time, out: &mut Effects) {
+        let Some(written) = self.writing.take() else {
+            return;
+        };
+        self.preparation.on_disk = written.prepared;
+        if let Some(Pending {
+            record,
+            decision,
+            since,
+        }) = self.pending.take()
+        {
+            self.come_into_force(now, record, decision, since, out);
+        }
+    }
+
+    /// R16: `record` is on disk, as the record or prepared beside it; it was decided at `since`.
+    pub(super) fn come_into_force(
+        &mut self,
+        now: Time,
+        record: Record,
+        decision: Decision,
+        since: Time,
+        out: &mut Effects,
+    ) {
         assert!(
             self.record.is_none_or(|r| r.term < record.term),
             "terms only grow"
         );
-        self.pending = Some(Pending { record, decision });
-        out.push(Effect::Persist { record, decision });
-    }
-
-    pub(super) fn on_persisted(&mut self, now: Time, out: &mut Effects) {
-        let Some(Pending { record, decision }) = self.pending.take() else {
-            return;
-        };
         let before = self.record.replace(record);
         self.turn = 0;
         if let (Decision::Split { .. } | Decision::SplitToOther { .. }, Some(_)) =
@@ -236,7 +286,12 @@ impl Slot {
             // wait for that as for a grant.
             self.grant_until = self.grant_until.max(now.after(self.longest_lease()));
         }
-        out.push(Effect::Decided { record, decision });
+        out.push(Effect::Decided {
+            record,
+            decision,
+            disk: now.since(since),
+            prepared: self.preparation.on_disk == Some(record),
+        });
         if let Some(before) = before {
             self.damp(now, before, decision, out);
         }

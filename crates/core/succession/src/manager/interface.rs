@@ -1,5 +1,7 @@
 //! What goes into the machine of the manager and what comes out of it.
 
+use std::time::Duration;
+
 use vnfpool_model::Pace;
 use vnfpool_wire::datagram::{Message, NodeId, Record};
 
@@ -17,7 +19,7 @@ pub enum Input {
         /// What it says.
         message: Message,
     },
-    /// The record of the last [`Effect::Persist`] is on disk.
+    /// What the last [`Effect::Persist`] said is on disk.
     Persisted,
     /// The operator's word, or a hypervisor's: this element is gone (R14).
     Fenced(NodeId),
@@ -39,6 +41,36 @@ pub enum Input {
     Pardoned(NodeId),
 }
 
+/// What the disk holds of a slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Stored {
+    /// The record.
+    pub record: Record,
+    /// Beside it the record of the next term, in force as soon as one member votes for it (5n).
+    pub prepared: Option<Record>,
+}
+
+impl Stored {
+    /// A record with nothing beside it.
+    #[must_use]
+    pub const fn of(record: Record) -> Self {
+        Self {
+            record,
+            prepared: None,
+        }
+    }
+
+    /// The newest record that may have been told to anybody, which is the one to begin with. What
+    /// is not of the very next term was left behind by a record that replaced it.
+    #[must_use]
+    pub fn newest(&self) -> Record {
+        let next = self.record.term + 1;
+        self.prepared
+            .filter(|prepared| prepared.term == next)
+            .unwrap_or(self.record)
+    }
+}
+
 /// What the driver has to do, in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Effect {
@@ -49,12 +81,13 @@ pub enum Effect {
         /// What it says.
         message: Message,
     },
-    /// Bring the record to disk and answer [`Input::Persisted`]; retry until it is there.
+    /// Bring this to disk, in place of what was there, and answer [`Input::Persisted`]; retry until
+    /// it is there.
     Persist {
-        /// The record.
-        record: Record,
-        /// Why: for the audit log.
-        decision: Decision,
+        /// All that the disk is to hold of the slot.
+        stored: Stored,
+        /// The decision that waits for it; none waits for a preparation (5n).
+        decision: Option<Decision>,
     },
     /// The record is in force.
     Decided {
@@ -62,6 +95,10 @@ pub enum Effect {
         record: Record,
         /// Why.
         decision: Decision,
+        /// How long the decision waited for the disk.
+        disk: Duration,
+        /// The record was prepared before it was decided (5n).
+        prepared: bool,
     },
     /// A vote was refused.
     VoteRefused {

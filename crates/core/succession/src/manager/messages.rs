@@ -27,6 +27,7 @@ impl Slot {
         if m.epoch.term == self.epoch().term && self.record.is_some_and(|r| r.names(member)) {
             self.turn = self.turn.max(m.epoch.turn);
         }
+        self.note_left(now, member, m);
         self.forget_grant(now, member, m);
         self.inform(now, from, m.sent_at, out);
     }
@@ -57,7 +58,13 @@ impl Slot {
         if !self.is_recent(now, self.heard_at) {
             self.listens_since = now;
         }
+        if now.since(self.heard_at) >= self.silence_patience() {
+            self.steady_since = now;
+        }
         self.heard_at = now;
+        if self.preparation.silent == Some(from) {
+            self.preparation.silent = None;
+        }
         let fresh_life = Node::new(from, incarnation, now);
         let index = match self.nodes.iter().position(|n| n.id == from) {
             Some(index) => index,
@@ -125,7 +132,7 @@ impl Slot {
             return;
         }
         match self.count_vote(now, from, m) {
-            Ok((record, decision)) => self.commit(record, decision, out),
+            Ok((record, decision)) => self.elect(now, record, decision, out),
             Err(reason) => {
                 out.push(Effect::VoteRefused { from, reason });
                 self.inform(now, from, m.sent_at, out);
@@ -180,10 +187,10 @@ impl Slot {
     /// R14: counts like the registration of a new life. The record's life is meant, also when it
     /// has not been heard since this boot.
     pub(super) fn fence(&mut self, now: Time, id: NodeId) {
-        let named = self.record.and_then(|r| {
-            let members = [Some(r.first), r.second];
-            members.into_iter().flatten().find(|m| m.node == id)
-        });
+        let records = [self.record, self.presumed.map(|presumed| presumed.pair)];
+        let members = records.into_iter().flatten();
+        let mut members = members.flat_map(|r| [Some(r.first), r.second]).flatten();
+        let named = members.find(|m| m.node == id);
         if self.node(id).is_none()
             && let Some(member) = named
             && self.nodes.len() < NODES_MAX

@@ -1,9 +1,10 @@
 //! The machine of the manager for one slot.
 //!
 //! It holds the record (term and pair), grants manager leases while no successor is armed, counts
-//! votes, arms successors. Every new record is on disk before anything of its term is said (R16).
+//! votes, arms successors. Every new record is on disk before anything of its term is said (R16),
+//! and the record of a vote that is near before the vote comes (5n).
 //!
-//! While a record is on its way to the disk, its outcome is unknown; a fresh token of the old term
+//! While a decision is on its way to the disk, its outcome is unknown; a fresh token of the old term
 //! would end a vote (R9) that may already be committed. So nothing is said about the slot then,
 //! but for one case: both the old and the new record let the same lone active serve, and its
 //! lease is renewed.
@@ -14,6 +15,7 @@ mod interface;
 mod messages;
 #[cfg(feature = "model")]
 mod model;
+mod prepare;
 
 use std::time::Duration;
 
@@ -22,7 +24,8 @@ use vnfpool_wire::datagram::{Info, Member, Message, NodeId, Record, Request, Spl
 
 use damping::Damping;
 pub use damping::{QUARANTINE_MAX, Quarantined, Release};
-pub use interface::{Decision, Effect, Input, VoteRefusal};
+pub use interface::{Decision, Effect, Input, Stored, VoteRefusal};
+use prepare::{Preparation, Presumed};
 
 /// The most elements of a slot.
 pub const NODES_MAX: usize = 64;
@@ -87,6 +90,7 @@ impl Node {
 struct Pending {
     record: Record,
     decision: Decision,
+    since: Time,
 }
 
 /// The machine of the manager for one slot. See the module documentation.
@@ -94,7 +98,12 @@ struct Pending {
 pub struct Slot {
     settings: Settings,
     record: Option<Record>,
+    /// What is on its way to the disk, and the decision that waits for it.
+    writing: Option<Stored>,
     pending: Option<Pending>,
+    preparation: Preparation,
+    /// The record may never have been in force.
+    presumed: Option<Presumed>,
     /// A manager lease runs to `record.first`'s node until then.
     grant_until: Time,
     /// The newest turn heard in the record's term: for display only.
@@ -108,13 +117,16 @@ pub struct Slot {
     /// When anybody was heard last, and since when it was never longer ago than two leases.
     heard_at: Time,
     listens_since: Time,
+    /// Since when it was never longer ago than a member may be silent without suspicion (5n).
+    steady_since: Time,
 }
 
 impl Slot {
     /// A slot as the store has it. With a record, a grant of an earlier boot may still run: its
     /// holder is renewed at once, nobody else gets the slot before it is over (R15).
     #[must_use]
-    pub fn new(settings: Settings, record: Option<Record>, now: Time) -> Self {
+    pub fn new(settings: Settings, stored: Option<Stored>, now: Time) -> Self {
+        let record = stored.map(|stored| stored.newest());
         let lease_ms = settings
             .manager_lease_ms_max
             .max(settings.timing.manager_lease_ms);
@@ -122,7 +134,13 @@ impl Slot {
         Self {
             settings,
             record,
+            writing: None,
             pending: None,
+            preparation: Preparation {
+                on_disk: stored.and_then(|stored| stored.prepared),
+                ..Preparation::default()
+            },
+            presumed: stored.and_then(Presumed::of),
             grant_until: record.map_or(Time::ZERO, |_| now.after(wait)),
             turn: 0,
             decided_at: now,
@@ -132,6 +150,7 @@ impl Slot {
             started_at: now,
             heard_at: Time::ZERO,
             listens_since: now,
+            steady_since: now,
         }
     }
 
@@ -216,7 +235,13 @@ impl Slot {
         self.settings.timing.pace()
     }
 
-    /// Whether a record is waiting for the disk.
+    /// Whether the record in force was prepared, and nobody knows whether it was ever told (5n).
+    #[must_use]
+    pub const fn is_presumed(&self) -> bool {
+        self.presumed.is_some()
+    }
+
+    /// Whether a decision is waiting for the disk.
     #[must_use]
     pub const fn waits_for_disk(&self) -> bool {
         self.pending.is_some()

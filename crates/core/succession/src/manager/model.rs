@@ -1,9 +1,9 @@
 //! The manager's machine under a model checker; see [`crate::model`].
 
-use vnfpool_wire::datagram::{NodeId, Record};
+use vnfpool_wire::datagram::NodeId;
 
 use super::decide::PREFERRED_WAIT;
-use super::{Damping, Duration, Node, Slot, Time};
+use super::{Damping, Duration, Node, Pending, Preparation, Presumed, Slot, Stored, Time};
 use crate::model::{Clock, Moment};
 
 impl Slot {
@@ -13,6 +13,7 @@ impl Slot {
         // A term at a longer pace may follow.
         let lease = self.longest_lease().max(self.timing().lease());
         let manager_lease = self.manager_lease();
+        let patience = self.silence_patience();
         let start = match self.record {
             Some(_) => self.manager_lease(),
             None => self.manager_lease().max(PREFERRED_WAIT),
@@ -25,9 +26,13 @@ impl Slot {
             started_at,
             heard_at,
             listens_since,
+            steady_since,
+            pending,
+            preparation,
+            presumed,
             settings: _,
             record: _,
-            pending: _,
+            writing: _,
             turn: _,
             apart: _,
         } = self;
@@ -44,6 +49,23 @@ impl Slot {
         moment(Clock::Own, start, started_at);
         moment(Clock::Own, lease * 2, heard_at);
         moment(Clock::Own, manager_lease, listens_since);
+        moment(Clock::Own, patience, steady_since);
+        let Preparation {
+            until,
+            on_disk: _,
+            silent: _,
+        } = preparation;
+        moment(Clock::Own, Duration::ZERO, until);
+        if let Some(Pending { since, .. }) = pending {
+            moment(Clock::Own, Duration::ZERO, since);
+        }
+        if let Some(Presumed {
+            left_at: Some(left_at),
+            ..
+        }) = presumed
+        {
+            moment(Clock::Own, lease, left_at);
+        }
         for node in nodes {
             let Node {
                 id,
@@ -77,6 +99,12 @@ impl Slot {
             // Only a change of pace looks at it.
             self.decided_at = now;
         }
+        if let Some(pending) = &mut self.pending {
+            pending.since = now;
+        }
+        if self.preparation.on_disk.is_none() && self.writing.is_none() {
+            self.preparation.until = Time::ZERO;
+        }
         self.nodes.sort_by_key(|node| node.id);
         for node in &mut self.nodes {
             node.damping.forgive();
@@ -90,10 +118,10 @@ impl Slot {
         }
     }
 
-    /// The record on its way to the disk.
+    /// What is on its way to the disk.
     #[must_use]
-    pub fn pending_record(&self) -> Option<Record> {
-        self.pending.as_ref().map(|pending| pending.record)
+    pub const fn writing(&self) -> Option<Stored> {
+        self.writing
     }
 
     /// The end of the running grant: for machines that are broken on purpose.

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use vnfpool_model::{Incarnation, OnQuorumLoss, Role, Time, Timing};
 use vnfpool_succession::{element, manager};
-use vnfpool_wire::datagram::{Member, Message, NodeId, Record};
+use vnfpool_wire::datagram::{Member, Message, NodeId};
 
 use streams::Streams;
 
@@ -49,7 +49,7 @@ enum Event {
     },
     Persisted {
         boot: u64,
-        record: Record,
+        stored: manager::Stored,
     },
     Wake {
         node: usize,
@@ -90,7 +90,7 @@ pub struct World {
     /// Index 0 is the manager's place; hosts are 1...
     pub hosts: Vec<Host>,
     pub manager: Option<manager::Slot>,
-    disk: Option<Record>,
+    disk: Option<manager::Stored>,
     boot: u64,
     /// `cuts[from][to]`: nothing passes.
     pub cuts: Vec<Vec<bool>>,
@@ -106,6 +106,8 @@ pub struct World {
     pub trace: VecDeque<String>,
     pub decisions: Vec<manager::Decision>,
     pub releases: Vec<manager::Release>,
+    /// How many of them the disk did not delay.
+    pub prepared: usize,
     pub slow_disk_percent: u64,
     pub streams: Streams,
 }
@@ -157,6 +159,7 @@ impl World {
             trace: VecDeque::new(),
             decisions: Vec::new(),
             releases: Vec::new(),
+            prepared: 0,
             slow_disk_percent: 0,
             streams: Streams::new(elements + 1),
         };
@@ -395,15 +398,16 @@ impl World {
                 self.arrive(to, element::Input::Received { from, message });
             }
             Event::SignOfLife { to } => self.arrive(to, element::Input::SignOfLife),
-            Event::Persisted { boot, record } => {
-                if self.manager.is_some() && boot == self.boot {
-                    self.disk = Some(record);
+            Event::Persisted { boot, stored } => {
+                if boot != self.boot {
+                    return;
+                }
+                if self.manager.is_some() {
+                    self.disk = Some(stored);
                     self.manage(manager::Input::Persisted);
-                } else if self.disk.is_none_or(|d| d.term < record.term) && boot == self.boot {
-                    // The manager died while it wrote: the record may be there or not.
-                    if self.random.chance(50) {
-                        self.disk = Some(record);
-                    }
+                } else if self.random.chance(50) {
+                    // The manager died while it wrote: it may be there or not.
+                    self.disk = Some(stored);
                 }
             }
             Event::Streams => self.run_streams(),
@@ -471,18 +475,24 @@ impl World {
         for effect in out {
             match effect {
                 manager::Effect::Send { to, message } => self.send(0, to.0 as usize, message),
-                manager::Effect::Persist { record, .. } => {
+                manager::Effect::Persist { stored, .. } => {
                     let slow = if self.random.chance(self.slow_disk_percent) {
                         self.random.below(300 * MS)
                     } else {
                         self.random.below(2 * MS)
                     };
                     let boot = self.boot;
-                    self.schedule(self.now + MS / 10 + slow, Event::Persisted { boot, record });
+                    self.schedule(self.now + MS / 10 + slow, Event::Persisted { boot, stored });
                 }
-                manager::Effect::Decided { record, decision } => {
+                manager::Effect::Decided {
+                    record,
+                    decision,
+                    disk,
+                    prepared,
+                } => {
                     self.note(format!("manager decides {decision:?}: {record:?}"));
                     self.decisions.push(decision);
+                    self.prepared += usize::from(prepared && disk == Duration::ZERO);
                 }
                 manager::Effect::VoteRefused { from, reason } => {
                     self.note(format!(

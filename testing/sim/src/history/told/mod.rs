@@ -3,6 +3,7 @@
 
 mod last_of_three;
 mod outages;
+mod prepared;
 mod votes;
 
 use vnfpool_model::{OnQuorumLoss, Role, Timing};
@@ -28,7 +29,12 @@ pub struct Told {
 
 /// All of them.
 pub fn all_told() -> impl Iterator<Item = &'static Told> {
-    let groups = [votes::VOTES, outages::OUTAGES, last_of_three::LAST_OF_THREE];
+    let groups = [
+        votes::VOTES,
+        outages::OUTAGES,
+        last_of_three::LAST_OF_THREE,
+        prepared::PREPARED,
+    ];
     groups.into_iter().flatten()
 }
 

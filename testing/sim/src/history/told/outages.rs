@@ -2,7 +2,7 @@
 
 use super::{Told, arm_anew, costs, pair};
 use crate::invariants::Invariant;
-use crate::world::{MS, Moment};
+use crate::world::{DiskMood, MS, Moment};
 
 pub(super) const OUTAGES: &[Told] = &[
     Told {
@@ -36,10 +36,13 @@ pub(super) const OUTAGES: &[Told] = &[
         elements: 2,
         serves: false,
         tell: |world| {
+            // With a slow disk, so that the vote's record is not always prepared.
             let (active, _) = pair(world);
+            world.manager.disk.mood = DiskMood::Slow(1_000 * MS);
             world.kill(active);
             world.run_to(Moment::Voted, 500 * MS);
             world.stop_manager();
+            world.manager.disk.mood = DiskMood::Well;
             world.run_for(500 * MS);
             world.start_manager();
             world.run_for(300 * MS);

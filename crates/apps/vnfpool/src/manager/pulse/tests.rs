@@ -14,7 +14,7 @@ const SLOT: SlotId = SlotId(7);
 struct Played {
     pulse: Pulse,
     thread: Option<JoinHandle<()>>,
-    disk: std_mpsc::Receiver<(Writing, Record)>,
+    disk: std_mpsc::Receiver<(Writing, Stored)>,
     _noticed: mpsc::Receiver<Notice>,
 }
 
@@ -24,8 +24,8 @@ impl Played {
         let pulse = setup.handle.clone();
         let (to_disk, disk) = std_mpsc::channel();
         let (notices, noticed) = mpsc::channel(64);
-        let persist = Box::new(move |writing, record, _| {
-            let _ = to_disk.send((writing, record));
+        let persist = Box::new(move |writing, stored| {
+            let _ = to_disk.send((writing, stored));
         });
         let thread = setup.start(persist, notices, || {}).unwrap();
         Self {
@@ -49,7 +49,7 @@ impl Played {
                 boot: 1,
                 manager_lease_ms_max: 1_000,
             },
-            record: None,
+            stored: None,
         });
         let message = Message::Request(Request {
             epoch: Epoch::default(),
@@ -63,7 +63,8 @@ impl Played {
         let from = NodeId(node);
         let input = Input::Received { from, message };
         self.pulse.send(Command::Input { slot: SLOT, input });
-        self.disk.recv_timeout(Duration::from_secs(10)).unwrap()
+        let (writing, stored) = self.disk.recv_timeout(Duration::from_secs(10)).unwrap();
+        (writing, stored.record)
     }
 
     fn remove_slot(&self) {
@@ -116,7 +117,7 @@ fn what_the_disk_says_of_an_earlier_machines_record_counts_for_nothing() {
     assert_eq!(played.in_force(), None);
     played.pulse.send(Command::PersistFailed(new));
     let again = played.disk.recv_timeout(Duration::from_secs(10));
-    assert_eq!(again, Ok((new, after)));
+    assert_eq!(again, Ok((new, Stored::of(after))));
     played.pulse.send(Command::Persisted(new));
     let give_up = now().after(Duration::from_secs(10));
     while played.in_force() != Some(after) {
