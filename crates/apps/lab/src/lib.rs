@@ -44,7 +44,7 @@ pub use namespaces::{
 };
 pub use observe::Observer;
 pub use report::{DemoReport, FamilySummary, Resident, Spread, StepReport, StepsSummary, Summary};
-pub use run::{Rival, RunOptions, lab_run};
+pub use run::{Rival, RunOptions, Scheduling, lab_run};
 pub use traffic::Download;
 pub use vnfpool::{Profile, TakeoverSteps, element_file};
 

@@ -4,7 +4,7 @@ use std::io;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use vnfpool_lab::{BenchOptions, DemoOptions, MatrixOptions, RunOptions};
+use vnfpool_lab::{BenchOptions, DemoOptions, MatrixOptions, RunOptions, Scheduling};
 
 use super::args::{Bench, Demo, LabCommand, LabMatrix, LabRun, Profile, Rival};
 use super::output::Output;
@@ -80,13 +80,19 @@ fn run(options: &RunOptions, output: &mut Output) -> anyhow::Result<()> {
 
 fn options(args: &LabRun) -> RunOptions {
     let advert = Duration::from_millis(u64::from(args.advert_ms));
-    let rival = |Rival::Keepalived| vnfpool_lab::Rival::Keepalived { advert };
+    let rival = |rival: &Rival| vnfpool_lab::Rival::Keepalived {
+        advert,
+        scheduling: match rival {
+            Rival::Keepalived => Scheduling::RealTime,
+            Rival::KeepalivedOrdinary => Scheduling::Ordinary,
+        },
+    };
     RunOptions {
         scenario: args.scenario.clone(),
         runs: args.runs,
         own: true,
         profile: profile(args.profile),
-        rivals: args.rival.map(rival).into_iter().collect(),
+        rivals: args.rival.iter().map(rival).collect(),
         json: args.json,
         keep: args.keep,
     }

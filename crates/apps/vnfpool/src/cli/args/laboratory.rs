@@ -50,9 +50,9 @@ pub(crate) struct LabRun {
     /// Timing profile of the pool
     #[arg(long, value_enum, default_value_t = Profile::Default)]
     pub(crate) profile: Profile,
-    /// Run the same scenario with another system as well
+    /// Run the same scenario with another system as well; may be given twice
     #[arg(long, value_enum)]
-    pub(crate) rival: Option<Rival>,
+    pub(crate) rival: Vec<Rival>,
     /// The rival's advert interval: 10 ms is the least its protocol allows, 1000 ms its default
     #[arg(
         long,
@@ -61,7 +61,8 @@ pub(crate) struct LabRun {
         value_parser = clap::value_parser!(u32).range(10..=40_950)
     )]
     pub(crate) advert_ms: u32,
-    /// Leave the lab up if a run fails and print where its logs are
+    /// Leave the lab up if a run fails, or moves where nothing was broken, and print where its logs
+    /// are
     #[arg(long)]
     pub(crate) keep: bool,
 }
@@ -139,8 +140,10 @@ pub(crate) enum Profile {
 /// A system to compare with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Rival {
-    /// keepalived with conntrackd, installed on demand
+    /// keepalived with conntrackd, real-time scheduled, installed on demand
     Keepalived,
+    /// The same scheduled as any other process, as its package comes
+    KeepalivedOrdinary,
 }
 
 pub(super) const DEMO_EXAMPLES: &str = "\
@@ -155,12 +158,14 @@ const LAB_RUN_EXAMPLES: &str = "\
 Examples:
   vnfpool lab run silent --runs 20 --json
   vnfpool lab run freeze --profile fast --rival keepalived
-  vnfpool lab run silent --rival keepalived --advert-ms 1000";
+  vnfpool lab run silent --rival keepalived --advert-ms 1000
+  vnfpool lab run load-long --rival keepalived --rival keepalived-ordinary     half an hour";
 
 const LAB_MATRIX_EXAMPLES: &str = "\
 Needs root: it makes network namespaces, and removes them at the end, also after Ctrl-C. The exit
 code is 1 if vnfpool had two owners or a stale frame in any run, lost a connection that has to live,
-was not ready again after a fault, or could not be measured. What the rival does is never a failure.
+moved where nothing was broken, was not ready again after a fault, or could not be measured. What the
+rival does is never a failure. A scenario that takes ten minutes (load-long) runs only by name.
 
 Examples:
   vnfpool lab matrix --json --html                      everything: the better part of an hour
@@ -168,6 +173,10 @@ Examples:
   vnfpool lab matrix silent freeze --runs 5 --html=two.html";
 
 pub(super) const BENCH_EXAMPLES: &str = "\
+Some hours in all. load-long alone is ten minutes of mixed load for each of four systems (vnfpool in
+two profiles, keepalived real-time scheduled and not): 40 minutes, 20 without the rival.
+
 Examples:
   vnfpool bench
-  vnfpool bench silent freeze --runs 5";
+  vnfpool bench silent freeze --runs 5
+  vnfpool bench load-long --without-rival";
