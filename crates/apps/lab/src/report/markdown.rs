@@ -86,7 +86,7 @@ pub(super) fn number(value: f64) -> String {
 }
 
 /// Processor, memory and kernel of this machine, without anything that names it.
-pub(super) fn machine() -> String {
+pub(crate) fn machine() -> String {
     let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
     let field = |text: &str, name: &str| {
         let line = text.lines().find(|line| line.starts_with(name))?;

@@ -29,6 +29,9 @@ pub(crate) enum LabCommand {
     /// Run every scenario, ours and the rival's, and draw one table
     #[command(after_help = LAB_MATRIX_EXAMPLES)]
     Matrix(LabMatrix),
+    /// Measure what the gate costs: packets forwarded in a second, with it and without
+    #[command(after_help = LAB_GATE_EXAMPLES)]
+    Gate(LabGate),
     /// List the scenarios
     List,
     /// Remove what an interrupted run left behind
@@ -108,6 +111,44 @@ pub(crate) struct LabMatrix {
     pub(crate) markdown: Option<PathBuf>,
 }
 
+/// Arguments of `vnfpool lab gate`.
+#[derive(Debug, Args)]
+pub(crate) struct LabGate {
+    /// Pairs of intervals, one with the gate and one without
+    #[arg(long, value_name = "N", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub(crate) pairs: u32,
+    /// The length of an interval
+    #[arg(long, value_name = "MS", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(10..=60_000))]
+    pub(crate) interval_ms: u32,
+    /// What the gateway does beside forwarding
+    #[arg(long, value_enum, default_value_t = GateRules::Nat)]
+    pub(crate) rules: GateRules,
+    /// How the gate is attached; without it, the best way this kernel knows
+    #[arg(long, value_enum)]
+    pub(crate) attach: Option<Attach>,
+    /// Print one JSON object instead of a table
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// What a gateway does with a packet beside forwarding it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum GateRules {
+    /// Connection tracking, a strict filter and NAT, as the lab's gateways
+    Nat,
+    /// Nothing: bare forwarding, in which the gate weighs most
+    None,
+}
+
+/// A way of attaching the gate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Attach {
+    /// tcx links (Linux 6.6 and newer)
+    Tcx,
+    /// Filters of the clsact queueing discipline
+    Clsact,
+}
+
 /// Arguments of `vnfpool bench`.
 #[derive(Debug, Args)]
 pub(crate) struct Bench {
@@ -171,6 +212,18 @@ Examples:
   vnfpool lab matrix --json --html                      everything: the better part of an hour
   vnfpool lab matrix --smoke --without-rival            a minute
   vnfpool lab matrix silent freeze --runs 5 --html=two.html";
+
+const LAB_GATE_EXAMPLES: &str = "\
+Needs root: it makes three network namespaces in a row, and removes them at the end, also after Ctrl-C.
+One thread sends 64-byte frames through a gateway as fast as it can, all on one processor; the gate is
+put in place and taken away in turns, its lease renewed as the agent does. It takes two intervals a
+pair, a minute by default. The exit code is 1 if the closed gate forwards anything, or if nothing could
+be measured; the cost itself is never a failure.
+
+Examples:
+  vnfpool lab gate
+  vnfpool lab gate --rules none --json
+  vnfpool lab gate --attach clsact --pairs 100 --interval-ms 500";
 
 pub(super) const BENCH_EXAMPLES: &str = "\
 Some hours in all. load-long alone is ten minutes of mixed load for each of four systems (vnfpool in
