@@ -52,7 +52,7 @@ prove-worlds:
 	$(CARGO) run $(LOCKED) --release --package vnfpool-prove -- --world all --max-seconds 300
 	$(CARGO) run $(LOCKED) --release --package vnfpool-prove -- --world broken
 
-bench: root setup-bench build ## Measure the figures beside keepalived's (root; over an hour; writes vnfpool-bench.md)
+bench: root setup-bench build ## Measure the figures beside keepalived's (root; hours, 40 minutes of them load-long; writes vnfpool-bench.md)
 	$(VNFPOOL) bench
 
 matrix: root setup-bench build ## Every fault there is, beside keepalived (root; half an hour; writes vnfpool-matrix.html, .md)

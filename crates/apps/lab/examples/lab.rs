@@ -4,7 +4,9 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
-use vnfpool_lab::{DemoOptions, Profile, Rival, RunOptions, clean, demo, lab_list, lab_run};
+use vnfpool_lab::{
+    DemoOptions, Profile, Rival, RunOptions, Scheduling, clean, demo, lab_list, lab_run,
+};
 
 fn main() -> Result<()> {
     let mut words = std::env::args().skip(1);
@@ -67,6 +69,7 @@ fn run_options(mut words: impl Iterator<Item = String>) -> Result<RunOptions> {
     if rival {
         options.rivals.push(Rival::Keepalived {
             advert: Duration::from_secs_f64(advert),
+            scheduling: Scheduling::RealTime,
         });
     }
     Ok(options)

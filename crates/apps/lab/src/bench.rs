@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 
 use crate::report::{Summary, bench_page};
-use crate::run::{Rival, RunOptions, lab_run};
+use crate::run::{Rival, RunOptions, Scheduling, lab_run};
 use crate::scenarios;
 use crate::signals;
 use crate::vnfpool::Profile;
@@ -16,7 +16,7 @@ use crate::vnfpool::Profile;
 const ADVERT: Duration = Duration::from_millis(10);
 
 /// The scenarios, each with its usual number of runs: 20 where a figure is promised; a minute of
-/// full load is enough once.
+/// full load, and ten of a mixed one, are enough once.
 const SCENARIOS: &[(&str, u32)] = &[
     ("silent", 20),
     ("freeze", 20),
@@ -33,6 +33,7 @@ const SCENARIOS: &[(&str, u32)] = &[
     ("manager-kill", 20),
     ("quorum-loss", 20),
     ("load", 1),
+    ("load-long", 1),
 ];
 
 /// What [`bench()`] is asked to do.
@@ -62,16 +63,22 @@ pub fn bench(
 ) -> Result<bool> {
     let mut summaries: Vec<Summary> = Vec::new();
     let mut failures: Vec<String> = Vec::new();
-    for (scenario, runs) in selected(&options.scenarios)? {
+    let selected = selected(&options.scenarios)?;
+    announce_long(&selected, options.runs, progress)?;
+    for (scenario, runs) in selected {
         for profile in [Profile::Default, Profile::Fast] {
             let with_rival = options.rival && profile == Profile::Default;
-            let rival = with_rival.then_some(Rival::Keepalived { advert: ADVERT });
+            let rivals = if with_rival {
+                rivals(&scenario)?
+            } else {
+                Vec::new()
+            };
             let run = RunOptions {
                 scenario: scenario.clone(),
                 runs: options.runs.unwrap_or(runs),
                 own: true,
                 profile,
-                rivals: rival.into_iter().collect(),
+                rivals,
                 json: options.json,
                 keep: false,
             };
@@ -91,6 +98,40 @@ pub fn bench(
     }
     writeln!(progress, "written: {}", options.report.display())?;
     Ok(failures.is_empty())
+}
+
+/// Says beforehand which scenarios take long.
+fn announce_long(
+    selected: &[(String, u32)],
+    runs: Option<u32>,
+    progress: &mut dyn Write,
+) -> Result<()> {
+    for (name, usual) in selected {
+        let lasts = scenarios::by_name(name)?.lasts();
+        let minutes =
+            lasts.map_or(0, |lasts| lasts.as_secs() / 60) * u64::from(runs.unwrap_or(*usual));
+        if minutes > 0 {
+            writeln!(
+                progress,
+                "{name}: {minutes} minutes for each system and profile"
+            )?;
+        }
+    }
+    Ok(())
+}
+
+/// The rival at its best; where nothing is broken, also as its package runs it, for which real-time
+/// scheduling is the cure.
+fn rivals(scenario: &str) -> Result<Vec<Rival>> {
+    let keepalived = |scheduling| Rival::Keepalived {
+        advert: ADVERT,
+        scheduling,
+    };
+    let mut rivals = vec![keepalived(Scheduling::RealTime)];
+    if scenarios::by_name(scenario)?.breaks_nothing() {
+        rivals.push(keepalived(Scheduling::Ordinary));
+    }
+    Ok(rivals)
 }
 
 fn selected(names: &[String]) -> Result<Vec<(String, u32)>> {
@@ -117,6 +158,24 @@ mod tests {
         for (name, _) in SCENARIOS {
             assert!(scenarios::by_name(name).is_ok(), "{name}");
         }
+    }
+
+    /// Goal: whoever starts hours of measuring is told what takes ten minutes a system.
+    #[test]
+    fn long_scenarios_are_announced() {
+        let mut told = Vec::new();
+        let selected = [("kill".to_owned(), 20), ("load-long".to_owned(), 1)];
+        announce_long(&selected, None, &mut told).unwrap();
+        announce_long(&selected, Some(3), &mut told).unwrap();
+        let told = String::from_utf8(told).unwrap();
+        let lines: Vec<&str> = told.lines().collect();
+        assert_eq!(
+            lines,
+            [
+                "load-long: 10 minutes for each system and profile",
+                "load-long: 30 minutes for each system and profile",
+            ]
+        );
     }
 
     #[test]

@@ -6,6 +6,8 @@
 //! happened is measured from outside, from the client's and the monitor's packets, in the same way
 //! for every system under test: vnfpool itself, and keepalived + conntrackd as its rival.
 //!
+//! What the gate costs is measured apart from that, in a network of its own ([`gate_cost()`]).
+//!
 //! Everything that a laboratory makes carries its id and is written down in `/run/vnfpool-lab`,
 //! so that an interrupted run is cleaned up by the next.
 
@@ -13,6 +15,7 @@ mod bench;
 mod clock;
 mod command;
 mod demo;
+mod gate_cost;
 mod matrix;
 mod measure;
 mod namespaces;
@@ -36,6 +39,10 @@ use anyhow::{Context as _, Result};
 
 pub use bench::{BenchOptions, bench};
 pub use demo::{DemoOptions, demo};
+pub use gate_cost::{
+    GateCost, GateCostOptions, GateLan, GateRules, GateUnderTest, LeaseUnderTest, PairFigures,
+    gate_cost,
+};
 pub use matrix::{MatrixOptions, matrix};
 pub use measure::{FamilyFigures, Figures};
 pub use namespaces::{
@@ -44,7 +51,7 @@ pub use namespaces::{
 };
 pub use observe::Observer;
 pub use report::{DemoReport, FamilySummary, Resident, Spread, StepReport, StepsSummary, Summary};
-pub use run::{Rival, RunOptions, lab_run};
+pub use run::{Rival, RunOptions, Scheduling, lab_run};
 pub use traffic::Download;
 pub use vnfpool::{Profile, TakeoverSteps, element_file};
 

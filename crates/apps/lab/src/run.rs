@@ -37,7 +37,18 @@ pub enum Rival {
     Keepalived {
         /// 1 s is its default, 10 ms the least that the protocol allows.
         advert: Duration,
+        /// How its processes are scheduled.
+        scheduling: Scheduling,
     },
+}
+
+/// How the rival's processes get the processor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scheduling {
+    /// Before everything ordinary: the rival at its best.
+    RealTime,
+    /// As any other process, which is what its package does.
+    Ordinary,
 }
 
 /// What [`lab_run`] is asked to do.
@@ -121,7 +132,9 @@ impl Contender {
     fn make(self) -> Result<Box<dyn System>> {
         Ok(match self {
             Self::Own(profile) => Box::new(Vnfpool::new(profile)?),
-            Self::Rival(Rival::Keepalived { advert }) => Box::new(Keepalived::new(advert)),
+            Self::Rival(Rival::Keepalived { advert, scheduling }) => {
+                Box::new(Keepalived::new(advert, scheduling))
+            }
         })
     }
 }
@@ -149,7 +162,7 @@ pub(crate) fn measure(
             system: system.as_mut(),
         };
         let measured = measure_here(scenario, runs, &mut stage, &mut figures, progress);
-        let failed = measured.is_err() || figures.iter().any(|run| run.recovery.is_err());
+        let failed = measured.is_err() || figures.iter().any(|run| run.failed(scenario));
         if keep && failed {
             scene.lab.keep()?;
             let directory = scene.lab.directory().display();
@@ -179,6 +192,10 @@ fn measure_here(
 ) -> Result<Resident> {
     let (name, profile) = (stage.system.name(), stage.system.profile());
     writeln!(progress, "{name}: starting ({profile})")?;
+    if let Some(lasts) = scenario.lasts() {
+        let (scenario, seconds) = (scenario.name(), lasts.as_secs());
+        writeln!(progress, "{name}: one run of {scenario} takes {seconds} s")?;
+    }
     scenario
         .furnish(stage)
         .context("furnishing the laboratory")?;
@@ -210,6 +227,8 @@ pub(crate) struct RunFigures {
     pub(crate) figures: Figures,
     /// Where the time of the takeover went, if there was one and the system tells.
     pub(crate) steps: Option<TakeoverSteps>,
+    /// How often the system itself decided who serves or may take over, if it tells.
+    pub(crate) decisions: Option<usize>,
     /// How long the operator's command took, in ms, where there was one.
     pub(crate) command_ms: Option<f64>,
     /// From the end of the fault until the pool was ready for the next one, in ms, or why it did
@@ -218,6 +237,12 @@ pub(crate) struct RunFigures {
 }
 
 impl RunFigures {
+    /// Whether somebody will want to read the logs of this run.
+    fn failed(&self, scenario: &dyn Scenario) -> bool {
+        let moved = self.figures.takeover_ms.is_some() || self.decisions.is_some_and(|n| n > 0);
+        self.recovery.is_err() || (scenario.breaks_nothing() && moved)
+    }
+
     /// For people, while it runs.
     fn line(&self) -> String {
         let Figures {
@@ -235,9 +260,14 @@ impl RunFigures {
         };
         let takeover =
             takeover_ms.map_or_else(|| "none".to_owned(), |takeover| format!("{takeover:.1} ms"));
+        let decisions = match self.decisions {
+            Some(decisions) => format!(", decisions {decisions}"),
+            None => String::new(),
+        };
         format!(
             "outage {:.1} ms, lost {}, TCP {}/{}, two owners {two_owners_ms} ms, \
-             stale frames {stale_frames}, takeover {takeover}, role changes {role_changes}, {recovery}",
+             stale frames {stale_frames}, takeover {takeover}, role changes {role_changes}\
+             {decisions}, {recovery}",
             ipv4.outage_ms,
             ipv4.probes_lost,
             ipv4.tcp_alive + ipv6.tcp_alive,
@@ -273,12 +303,14 @@ fn run_once(stage: &mut Stage<'_>, scenario: &dyn Scenario) -> Result<RunFigures
     let steps = figures
         .takeover_ms
         .and_then(|_| stage.system.takeover_steps(&scene.lab, active.other()));
+    let decisions = stage.system.decisions(&scene.lab);
     drop(traffic);
     scenario.heal(stage, active).context("healing the fault")?;
     stage.scene.lab.mend()?;
     Ok(RunFigures {
         figures,
         steps,
+        decisions,
         command_ms: command_ms(injection),
         recovery: recovery(stage, scenario.patience())?,
     })

@@ -129,6 +129,12 @@ pub(crate) trait System {
         None
     }
 
+    /// How often the system itself has decided since [`System::mark_logs`] who serves or who may
+    /// take over, if it tells that.
+    fn decisions(&self, _lab: &Lab) -> Option<usize> {
+        None
+    }
+
     /// Every process of the manager, where there is one.
     fn manager_processes(&mut self) -> Vec<ProcessMark> {
         Vec::new()

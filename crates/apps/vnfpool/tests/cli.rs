@@ -136,6 +136,7 @@ fn every_command_has_help_and_the_important_ones_examples() {
         "check",
         "demo",
         "lab run",
+        "lab gate",
         "bench",
         "completion",
     ] {

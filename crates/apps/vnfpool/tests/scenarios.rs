@@ -10,6 +10,7 @@
     reason = "a failing test is what they say"
 )]
 
+use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -139,7 +140,9 @@ const LEFT_TO_THE_MATRIX: &[&str] = &[
     "load",
     "load-disk",
     "load-kill",
+    "load-long",
     "load-memory",
+    "load-mixed",
     "management-only",
     "mute",
     "one-way-all-to",
@@ -190,6 +193,86 @@ fn the_smoke_matrix_passes() {
     assert!(page.contains("Passed: 6 scenarios") && page.contains("</html>"));
 }
 
+/// Goal: the measurement of the gate's cost forwards through an open gate and not through a closed
+/// one, however the gate is attached and whatever rules there are, tells of both, and leaves nothing.
+#[test]
+fn the_cost_of_the_gate_is_measured() {
+    for (attach, rules) in [("tcx", "nat"), ("clsact", "none")] {
+        let mut command = program();
+        command.args([
+            "lab",
+            "gate",
+            "--pairs",
+            "2",
+            "--interval-ms",
+            "50",
+            "--json",
+        ]);
+        command.args(["--attach", attach, "--rules", rules]);
+        let child = command
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let id = format!("vp{}", child.id());
+        let objects = objects(&child.wait_with_output().unwrap());
+        let [cost] = objects.as_slice() else {
+            panic!("one object was expected: {objects:?}");
+        };
+        assert_eq!(cost["gate"], format!("bpf ({attach})"), "{cost}");
+        assert_eq!(cost["pairs"], 2, "{cost}");
+        for side in ["with", "without"] {
+            for part in ["min", "p50", "p99", "max"] {
+                assert!(cost[side][part].as_f64().unwrap() > 0.0, "{cost}");
+            }
+        }
+        assert!(cost["ratio"]["p50"].as_f64().unwrap() > 0.0, "{cost}");
+        assert!(cost["cost_percent"].is_number() && cost["cost_ns"].is_number());
+        assert_eq!(cost["forwarded_while_closed"], 0, "{cost}");
+        assert!(cost["dropped_while_closed"].as_u64().unwrap() > 0, "{cost}");
+        assert_eq!(left_of(&id), Vec::<String>::new());
+    }
+}
+
+/// Goal: Ctrl-C ends that measurement, with an error, and nothing of it is left.
+#[test]
+fn an_interrupted_measurement_of_the_gate_cleans_up() {
+    let mut measurement = program()
+        .args(["lab", "gate", "--pairs", "10000", "--interval-ms", "50"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let progress = measurement.stderr.take().unwrap();
+    let mut lines = BufReader::new(progress).lines();
+    let first_pair = lines.find(|line| line.as_ref().unwrap().starts_with("1/10000: "));
+    assert!(first_pair.is_some(), "it ended early");
+    let id = format!("vp{}", measurement.id());
+    assert!(left_of(&id).len() >= 4, "record, three namespaces, pins");
+    interrupt(&measurement);
+    lines.for_each(drop);
+    assert_eq!(measurement.wait().unwrap().code(), Some(1));
+    assert_eq!(left_of(&id), Vec::<String>::new());
+}
+
+/// What is there of a measurement of the gate with this id: its record, its namespaces, its pins.
+fn left_of(id: &str) -> Vec<String> {
+    let gate = id.replace("vp", "lab-gate-");
+    let listed = |directory: &str| {
+        let entries = std::fs::read_dir(directory).into_iter().flatten();
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap())
+    };
+    let records = listed("/run/vnfpool-lab").filter(|name| *name == format!("{id}.json"));
+    let namespaces = listed("/run/netns").filter(|name| name.starts_with(&format!("{id}-")));
+    let pins = listed("/sys/fs/bpf/vnfpool").filter(|name| *name == gate);
+    records.chain(namespaces).chain(pins).collect()
+}
+
+fn interrupt(child: &Child) {
+    let pid = rustix::process::Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+}
+
 /// Goal: Ctrl-C ends the matrix, with an error, and nothing of it is left.
 #[test]
 fn an_interrupted_matrix_cleans_up() {
@@ -200,9 +283,7 @@ fn an_interrupted_matrix_cleans_up() {
         .spawn()
         .unwrap();
     let record = Record::of_serving(&mut matrix);
-    let pid = i32::try_from(matrix.id()).unwrap();
-    let pid = rustix::process::Pid::from_raw(pid).unwrap();
-    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    interrupt(&matrix);
     assert_eq!(matrix.wait().unwrap().code(), Some(1));
     assert_eq!(record.left(), Vec::<String>::new());
 }

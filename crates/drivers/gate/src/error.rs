@@ -8,6 +8,8 @@ use aya::pin::PinError;
 use aya::programs::ProgramError;
 use aya::programs::links::LinkError;
 
+use vnfpool_model::MacAddr;
+
 use crate::bpffs::PinDirError;
 use crate::support::Missing;
 
@@ -88,6 +90,12 @@ pub enum GateError {
         index: u8,
         /// The gate that has it.
         owner: u8,
+    },
+    /// A MAC is not of a virtual router.
+    #[error("the gate cannot have the MAC {mac}: it is none of a virtual router (RFC 9568)")]
+    NotVirtual {
+        /// The MAC.
+        mac: MacAddr,
     },
     /// The gate has a writer already.
     #[error("the lease of gate {index} has its one writer already")]

@@ -17,11 +17,18 @@ use crate::attach::{self, AttachMode, LINK_PREFIX};
 use crate::bpffs::PinDir;
 use crate::deadlines::{Before, Deadlines, LeaseCell};
 use crate::error::GateError;
-use crate::keys::{Key, KeyMaps, keys_of};
+use crate::keys::{Key, KeyMaps, is_virtual, keys_of};
 use crate::support::support;
 
 /// The names of the pinned maps.
-const MAPS: [&str; 5] = ["deadlines", "counters", "macs", "addresses", "devices"];
+const MAPS: [&str; 6] = [
+    "deadlines",
+    "counters",
+    "macs",
+    "addresses",
+    "devices",
+    "places",
+];
 const INGRESS: &str = "gate_ingress";
 const EGRESS: &str = "gate_egress";
 
@@ -119,12 +126,17 @@ impl Gate {
             let loaded = program(&mut ebpf, name)?.load();
             loaded.map_err(|source| GateError::Load(Box::new(source.into())))?;
         }
+        let keys = KeyMaps::take(
+            take_map(&mut ebpf, "macs")?,
+            take_map(&mut ebpf, "addresses")?,
+            take_map(&mut ebpf, "devices")?,
+            take_map(&mut ebpf, "places")?,
+        );
         Ok(Self {
-            keys: KeyMaps {
-                macs: take_map(&mut ebpf, "macs")?,
-                addresses: take_map(&mut ebpf, "addresses")?,
-                devices: take_map(&mut ebpf, "devices")?,
-            },
+            keys: keys.map_err(|source| GateError::Map {
+                action: "read the addresses in",
+                source,
+            })?,
             counters: take_map(&mut ebpf, "counters")?,
             ebpf,
             mode,
@@ -188,8 +200,12 @@ impl Gate {
     /// opened.
     ///
     /// # Errors
-    /// [`GateError::Taken`] if another gate has one of the keys, else what the kernel refused.
+    /// [`GateError::Taken`] if another gate has one of the keys, [`GateError::NotVirtual`] for a MAC
+    /// that is not of a virtual router, else what the kernel refused.
     pub fn set_slot(&mut self, index: u8, addresses: &[GatedAddress]) -> Result<(), GateError> {
+        if let Some(odd) = addresses.iter().find(|gated| !is_virtual(gated.mac)) {
+            return Err(GateError::NotVirtual { mac: odd.mac });
+        }
         let keys = keys_of(addresses);
         for (&owner, owned) in &self.slots {
             if owner != index && keys.keys().any(|key| owned.contains(key)) {

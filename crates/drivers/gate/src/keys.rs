@@ -1,12 +1,17 @@
 //! What the program looks a packet up by. The layouts are those of `bpf/gate.bpf.c`.
+//!
+//! Every key is in a hash map, and has a place in an array ([`crate::places`]) that spares the
+//! program most of the look-ups there. A key is in its place before it is in its hash map, and in
+//! its hash map for no longer than in its place: what the program finds is never less than all keys.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use aya::maps::{HashMap, MapData, MapError};
+use aya::maps::{Array, HashMap, MapData, MapError};
 use vnfpool_model::MacAddr;
 
 use crate::gate::GatedAddress;
+use crate::places::Places;
 
 pub(crate) type MacKey = [u8; 12];
 pub(crate) type AddressKey = [u8; 16];
@@ -37,16 +42,37 @@ pub(crate) fn keys_of(addresses: &[GatedAddress]) -> BTreeMap<Key, MacAddr> {
     keys.collect()
 }
 
-/// The three hash maps of the program.
+/// The hash maps of the program, and the places of all keys.
 #[derive(Debug)]
 pub(crate) struct KeyMaps {
-    pub(crate) macs: HashMap<MapData, MacKey, u32>,
-    pub(crate) addresses: HashMap<MapData, AddressKey, Claim>,
-    pub(crate) devices: HashMap<MapData, DeviceKey, u32>,
+    macs: HashMap<MapData, MacKey, u32>,
+    addresses: HashMap<MapData, AddressKey, Claim>,
+    devices: HashMap<MapData, DeviceKey, u32>,
+    places: Places,
 }
 
 impl KeyMaps {
+    /// Takes the maps as an earlier process has left them; what it has left in `places` is put
+    /// right, since it may have ended between the two steps of a change, or know no places.
+    pub(crate) fn take(
+        macs: HashMap<MapData, MacKey, u32>,
+        addresses: HashMap<MapData, AddressKey, Claim>,
+        devices: HashMap<MapData, DeviceKey, u32>,
+        places: Array<MapData, u64>,
+    ) -> Result<Self, MapError> {
+        let mut maps = Self {
+            macs,
+            addresses,
+            devices,
+            places: Places::new(places),
+        };
+        let keys = maps.with_slots()?;
+        maps.places.rebuild(keys)?;
+        Ok(maps)
+    }
+
     pub(crate) fn insert(&mut self, key: Key, index: u8, mac: MacAddr) -> Result<(), MapError> {
+        self.places.insert(key, index)?;
         let slot = u32::from(index);
         match key {
             Key::Mac(key) => self.macs.insert(key, slot, 0),
@@ -63,14 +89,12 @@ impl KeyMaps {
             Key::Device(key) => self.devices.remove(&key),
         };
         match removed {
-            Err(MapError::KeyNotFound) => Ok(()),
+            Err(MapError::KeyNotFound) => {}
             Err(MapError::SyscallError(error))
-                if error.io_error.kind() == std::io::ErrorKind::NotFound =>
-            {
-                Ok(())
-            }
-            other => other,
+                if error.io_error.kind() == std::io::ErrorKind::NotFound => {}
+            other => other?,
         }
+        self.places.remove(key)
     }
 
     /// Every key in the kernel, those of an earlier process included.
@@ -80,6 +104,24 @@ impl KeyMaps {
         let devices = self.devices.keys().map(|key| key.map(Key::Device));
         macs.chain(addresses).chain(devices).collect()
     }
+
+    fn with_slots(&self) -> Result<Vec<(Key, u8)>, MapError> {
+        let of = |key, slot: u32| (key, slot.to_le_bytes()[0]);
+        let macs = self.macs.iter();
+        let macs = macs.map(|entry| entry.map(|(key, slot)| of(Key::Mac(key), slot)));
+        let addresses = self.addresses.iter().map(|entry| {
+            let (key, [a, b, c, d, ..]) = entry?;
+            Ok(of(Key::Address(key), u32::from_ne_bytes([a, b, c, d])))
+        });
+        let devices = self.devices.iter();
+        let devices = devices.map(|entry| entry.map(|(key, slot)| of(Key::Device(key), slot)));
+        macs.chain(addresses).chain(devices).collect()
+    }
+}
+
+/// Whether a MAC is one of RFC 9568 §7.3; the program looks for no others.
+pub(crate) fn is_virtual(mac: MacAddr) -> bool {
+    matches!(mac.0, [0, 0, 0x5e, 0, 1 | 2, _])
 }
 
 fn mac_key(ifindex: u32, mac: MacAddr) -> MacKey {

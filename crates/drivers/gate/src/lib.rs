@@ -24,6 +24,7 @@ mod fence;
 mod gate;
 mod instance;
 mod keys;
+mod places;
 mod support;
 
 pub use addresses_only::{AddressesOnly, SpawnError, SwitchError};

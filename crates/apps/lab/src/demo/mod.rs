@@ -92,9 +92,9 @@ pub fn demo(options: &DemoOptions, output: &mut dyn Write) -> Result<bool> {
 fn system_of(options: &DemoOptions, screen: &mut Screen<'_>) -> Result<Box<dyn System>> {
     match options.rival {
         None => Ok(Box::new(Vnfpool::new(options.profile)?)),
-        Some(Rival::Keepalived { advert }) => {
+        Some(Rival::Keepalived { advert, scheduling }) => {
             install_missing(screen)?;
-            Ok(Box::new(Keepalived::new(advert)))
+            Ok(Box::new(Keepalived::new(advert, scheduling)))
         }
     }
 }

@@ -268,7 +268,7 @@ fn find<'a>(namespaces: &'a [Namespace], host: &str) -> Result<&'a Namespace> {
 }
 
 /// Writes settings below `/proc/sys/net`, which shows the calling thread's namespace.
-pub(super) fn write_sysctls(settings: &[(&str, &str)]) -> Result<()> {
+pub(crate) fn write_sysctls(settings: &[(&str, &str)]) -> Result<()> {
     for (path, value) in settings {
         std::fs::write(format!("/proc/sys/net/{path}"), value)
             .with_context(|| format!("setting net/{path} to {value}"))?;

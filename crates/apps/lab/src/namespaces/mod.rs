@@ -10,10 +10,12 @@ mod topology;
 mod watched;
 
 pub(crate) use faults::Wire;
+pub(crate) use lab::write_sysctls;
 pub use lab::{Lab, Stale};
 pub use namespace::Namespace;
-pub(crate) use record::ProcessMark;
+pub(crate) use record::{ProcessMark, Record};
 pub(crate) use rtnl::interface_index;
+pub(crate) use ruleset::RULESET;
 pub use ruleset::TABLE;
 pub(crate) use topology::MONITOR_MAC;
 pub use topology::{

@@ -18,7 +18,7 @@ pub(crate) fn bench_page(summaries: &[Summary], failures: &[String]) -> String {
     for summary in summaries {
         page.push_str(&row(summary));
     }
-    page.push_str("\n| scenario | system | takeovers | no owner | TCP stall p50 / max | probe's own pause p50 / max | stale frames | manager MB | gateway MB |\n|---|---|---|---|---|---|---|---|---|\n");
+    page.push_str("\n| scenario | system | takeovers | role changes p50 / max | decisions p50 / max | no owner | TCP stall p50 / max | probe's own pause p50 / max | stale frames | manager MB | gateway MB |\n|---|---|---|---|---|---|---|---|---|---|---|\n");
     for summary in summaries {
         page.push_str(&second_row(summary));
     }
@@ -46,11 +46,13 @@ fn row(summary: &Summary) -> String {
 
 fn second_row(summary: &Summary) -> String {
     format!(
-        "| {} | {} | {} of {} | {} | {} | {} | {} | {} | {} |\n",
+        "| {} | {} | {} of {} | {} | {} | {} | {} | {} | {} | {} | {} |\n",
         summary.scenario,
         system(summary),
         summary.takeovers,
         summary.runs,
+        two(summary.role_changes),
+        two(summary.decisions),
         summary.no_owner_ms,
         two(summary.tcp_stall_ms),
         two(summary.probe_pause_ms),
@@ -84,7 +86,7 @@ pub(super) fn number(value: f64) -> String {
 }
 
 /// Processor, memory and kernel of this machine, without anything that names it.
-pub(super) fn machine() -> String {
+pub(crate) fn machine() -> String {
     let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
     let field = |text: &str, name: &str| {
         let line = text.lines().find(|line| line.starts_with(name))?;

@@ -30,6 +30,7 @@ pub(crate) struct MatrixRow {
     pub(crate) scenario: &'static str,
     pub(crate) about: &'static str,
     pub(crate) keeps_connections: bool,
+    pub(crate) breaks_nothing: bool,
     pub(crate) own: Outcome,
     pub(crate) rival: Option<Outcome>,
 }
@@ -38,7 +39,7 @@ impl MatrixRow {
     /// What vnfpool promises and did not keep here.
     pub(crate) fn failures(&self) -> Vec<String> {
         match &self.own {
-            Outcome::Measured(summary) => failures_of(summary, self.keeps_connections),
+            Outcome::Measured(summary) => failures_of(summary, self),
             Outcome::NotMeasured(problem) => vec![format!("not measured: {problem}")],
             Outcome::NotForIt(_) => Vec::new(),
         }
@@ -104,7 +105,7 @@ impl MatrixReport {
     }
 }
 
-fn failures_of(summary: &Summary, keeps_connections: bool) -> Vec<String> {
+fn failures_of(summary: &Summary, row: &MatrixRow) -> Vec<String> {
     let mut failures = Vec::new();
     if summary.two_owners_ms > 0 {
         failures.push(format!("two owners for {} ms", summary.two_owners_ms));
@@ -113,8 +114,12 @@ fn failures_of(summary: &Summary, keeps_connections: bool) -> Vec<String> {
         failures.push(format!("{} stale frames", summary.stale_frames));
     }
     let (alive, total) = connections(summary);
-    if keeps_connections && alive < total {
+    if row.keeps_connections && alive < total {
         failures.push(format!("{} of {total} connections lost", total - alive));
+    }
+    if row.breaks_nothing && summary.takeovers > 0 {
+        let (moved, runs) = (summary.takeovers, summary.runs);
+        failures.push(format!("a false failover in {moved} of {runs} runs"));
     }
     if summary.recoveries < summary.runs {
         let not = summary.runs - summary.recoveries;

@@ -10,7 +10,7 @@ mod table;
 mod timeline;
 
 pub(crate) use html::page;
-pub(crate) use markdown::bench_page;
+pub(crate) use markdown::{bench_page, machine};
 pub(crate) use matrix::{
     MatrixReport, MatrixRow, Outcome, matrix_markdown, matrix_page, matrix_table,
 };

@@ -81,6 +81,10 @@ pub struct Summary {
     pub command_ms: Option<Spread>,
     /// How often the answers moved from one gateway to the other, in a run.
     pub role_changes: Option<Spread>,
+    /// How often, in a run, the system itself decided who serves or may take over: records that
+    /// the manager wrote, or entries into the state MASTER. In a scenario that breaks nothing, each
+    /// is one too many.
+    pub decisions: Option<Spread>,
     /// Owner frames that a gateway sent while the other one served, over all runs.
     pub stale_frames: usize,
     /// From the end of the fault until the pool had an active and a synchronised standby again;
@@ -238,6 +242,7 @@ pub(crate) fn summarise(
             .count(),
         command_ms: spread(&|run| run.command_ms),
         role_changes: spread(&|run| u32::try_from(run.figures.role_changes).ok().map(f64::from)),
+        decisions: spread(&|run| u32::try_from(run.decisions?).ok().map(f64::from)),
         stale_frames: runs.iter().map(|run| run.figures.stale_frames).sum(),
         recovery_ms: spread(&|run| run.recovery.as_ref().ok().copied()),
         recoveries: runs.iter().filter(|run| run.recovery.is_ok()).count(),

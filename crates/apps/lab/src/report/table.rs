@@ -19,6 +19,8 @@ pub(crate) fn table(summaries: &[Summary]) -> String {
         "two owners\nms",
         "no owner\nms",
         "takeover ms\np50/max",
+        "role changes\np50/max",
+        "decisions\np50/max",
     ]);
     for summary in summaries {
         table.add_row([
@@ -38,6 +40,8 @@ pub(crate) fn table(summaries: &[Summary]) -> String {
             summary.two_owners_ms.to_string(),
             summary.no_owner_ms.to_string(),
             two(summary.takeover_ms),
+            two(summary.role_changes),
+            two(summary.decisions),
         ]);
     }
     for column in table.column_iter_mut().skip(2) {

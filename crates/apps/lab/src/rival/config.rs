@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use crate::namespaces::Gateway;
+use crate::run::Scheduling;
 
 /// `keepalived.conf`: VRRPv3, a sync group, preempt, multicast, no virtual MAC.
 ///
@@ -12,8 +13,16 @@ pub(super) fn keepalived(
     gateway: Gateway,
     advert_s: f64,
     priority: u8,
+    scheduling: Scheduling,
     directory: &Path,
 ) -> String {
+    let scheduling = match scheduling {
+        // The priority alone gets its process killed by the kernel: it needs the limit as well.
+        Scheduling::RealTime => {
+            "    vrrp_rt_priority 50\n    vrrp_no_swap\n    vrrp_rlimit_rttime 2000000\n"
+        }
+        Scheduling::Ordinary => "",
+    };
     let script = directory.join(format!("{gateway}-notify.sh"));
     let script = script.display();
     let instance = |name: &str, interface: &str, vrid: u8, lan: u8| {
@@ -43,10 +52,7 @@ pub(super) fn keepalived(
     router_id {gateway}
     vrrp_version 3
     script_user root
-    vrrp_rt_priority 50
-    vrrp_no_swap
-    vrrp_rlimit_rttime 2000000
-}}
+{scheduling}}}
 vrrp_sync_group pair {{
     group {{
         inside

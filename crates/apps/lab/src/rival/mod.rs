@@ -14,6 +14,7 @@ use rustix::process::Signal;
 use crate::command;
 use crate::namespaces::{Gateway, Lab, ProcessMark};
 use crate::process::Daemon;
+use crate::run::Scheduling;
 use crate::signals;
 use crate::system::{Scene, System};
 
@@ -28,15 +29,20 @@ const PRIORITY_DEMOTED: u8 = 50;
 #[derive(Debug)]
 pub(crate) struct Keepalived {
     advert: Duration,
+    scheduling: Scheduling,
+    /// How long the logs were before the fault.
+    marks: [usize; 2],
     keepalived: [Option<Daemon>; 2],
     conntrackd: [Option<Daemon>; 2],
 }
 
 impl Keepalived {
     /// With an advertisement each `advert`: 1 s is the default, 10 ms the protocol's minimum.
-    pub(crate) fn new(advert: Duration) -> Self {
+    pub(crate) fn new(advert: Duration, scheduling: Scheduling) -> Self {
         Self {
             advert,
+            scheduling,
+            marks: [0, 0],
             keepalived: [None, None],
             conntrackd: [None, None],
         }
@@ -45,7 +51,8 @@ impl Keepalived {
     fn write_keepalived(&self, lab: &Lab, gateway: Gateway, priority: u8) -> Result<()> {
         let directory = lab.directory();
         let path = directory.join(format!("{gateway}-keepalived.conf"));
-        let text = config::keepalived(gateway, self.advert.as_secs_f64(), priority, directory);
+        let advert_s = self.advert.as_secs_f64();
+        let text = config::keepalived(gateway, advert_s, priority, self.scheduling, directory);
         fs::write(&path, text).with_context(|| format!("writing {}", path.display()))
     }
 
@@ -128,7 +135,11 @@ impl System for Keepalived {
     }
 
     fn profile(&self) -> String {
-        format!("advert {} ms, real-time, FTFW", self.advert.as_millis())
+        let scheduling = match self.scheduling {
+            Scheduling::RealTime => "real-time",
+            Scheduling::Ordinary => "ordinary scheduling",
+        };
+        format!("advert {} ms, {scheduling}, FTFW", self.advert.as_millis())
     }
 
     fn detection(&self) -> Duration {
@@ -170,6 +181,20 @@ impl System for Keepalived {
         .flatten()
         .flat_map(Daemon::processes)
         .collect()
+    }
+
+    fn mark_logs(&mut self, lab: &Lab) {
+        self.marks = Gateway::BOTH.map(|gateway| log(lab, gateway).len());
+    }
+
+    /// How often either gateway has become master of the inside LAN.
+    fn decisions(&self, lab: &Lab) -> Option<usize> {
+        let of = |gateway: Gateway| {
+            let log = log(lab, gateway);
+            let since = log.get(self.marks[gateway.index()]..).unwrap_or_default();
+            since.matches(BECOMES_MASTER).count()
+        };
+        Some(Gateway::BOTH.map(of).iter().sum())
     }
 
     fn ask_to_stop(&mut self, gateway: Gateway) -> Result<()> {
@@ -216,6 +241,14 @@ impl System for Keepalived {
         }
         self.start(scene)
     }
+}
+
+/// What keepalived says when it takes the address over; the sync group moves both LANs together.
+const BECOMES_MASTER: &str = "(inside) Entering MASTER STATE";
+
+fn log(lab: &Lab, gateway: Gateway) -> String {
+    let path = lab.directory().join(format!("{gateway}-keepalived.log"));
+    fs::read_to_string(path).unwrap_or_default()
 }
 
 fn own_priority(gateway: Gateway) -> u8 {

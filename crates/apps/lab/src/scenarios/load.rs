@@ -21,7 +21,11 @@ pub(super) struct Load {
     lasts: Duration,
     /// Whether it works on the disk, beside the manager's store.
     on_disk: bool,
+    only_by_name: bool,
 }
+
+/// Every kind of work at once: processors, memory, context switches, new processes.
+const MIXED: &[&str] = &["--cpu", "4", "--vm", "2", "--switch", "2", "--fork", "2"];
 
 impl Load {
     pub(super) const PROCESSOR: Self = Self {
@@ -30,6 +34,23 @@ impl Load {
         stress: &["--cpu", "4"],
         lasts: Duration::from_secs(60),
         on_disk: false,
+        only_by_name: false,
+    };
+    pub(super) const MIXED: Self = Self {
+        name: "load-mixed",
+        about: "a minute of processor, memory, switches and forks at once, and no fault",
+        stress: MIXED,
+        lasts: Duration::from_secs(60),
+        on_disk: false,
+        only_by_name: false,
+    };
+    pub(super) const LONG: Self = Self {
+        name: "load-long",
+        about: "the same for ten minutes; the matrix runs it only by name",
+        stress: MIXED,
+        lasts: Duration::from_secs(600),
+        on_disk: false,
+        only_by_name: true,
     };
     pub(super) const MEMORY: Self = Self {
         name: "load-memory",
@@ -37,6 +58,7 @@ impl Load {
         stress: &["--vm", "2", "--vm-bytes", "1g"],
         lasts: Duration::from_secs(20),
         on_disk: false,
+        only_by_name: false,
     };
     pub(super) const DISK: Self = Self {
         name: "load-disk",
@@ -44,6 +66,7 @@ impl Load {
         stress: &["--hdd", "2", "--hdd-bytes", "64m", "--hdd-opts", "fsync"],
         lasts: Duration::from_secs(20),
         on_disk: true,
+        only_by_name: false,
     };
 }
 
@@ -59,6 +82,18 @@ impl Scenario for Load {
     fn window(&self) -> Option<Duration> {
         // `inject` has waited already.
         Some(Duration::from_millis(200))
+    }
+
+    fn lasts(&self) -> Option<Duration> {
+        Some(self.lasts)
+    }
+
+    fn breaks_nothing(&self) -> bool {
+        true
+    }
+
+    fn only_by_name(&self) -> bool {
+        self.only_by_name
     }
 
     fn furnish(&self, stage: &mut Stage<'_>) -> Result<()> {

@@ -70,6 +70,21 @@ pub(crate) trait Scenario: Sync {
         Duration::ZERO
     }
 
+    /// How long the fault itself takes, where that is long: for whoever waits.
+    fn lasts(&self) -> Option<Duration> {
+        None
+    }
+
+    /// Whether nothing is broken in it, so that any role change is a false one.
+    fn breaks_nothing(&self) -> bool {
+        false
+    }
+
+    /// Whether `lab matrix` leaves it out unless it is named, since it takes so long.
+    fn only_by_name(&self) -> bool {
+        false
+    }
+
     /// Whether connections have to survive it: not where all state is gone by the fault itself.
     fn keeps_connections(&self) -> bool {
         true
@@ -157,6 +172,8 @@ const ALL: &[&dyn Scenario] = &[
     &disk::Disk::SLOW,
     &clocks::ClockSteps,
     &load::Load::PROCESSOR,
+    &load::Load::MIXED,
+    &load::Load::LONG,
     &load::Load::MEMORY,
     &load::Load::DISK,
     &load::LoadKill,

@@ -22,6 +22,10 @@ impl Scenario for Stutter {
         "SIGSTOP of the active's processes for 35 ms, twice a second for 30 s: nothing has failed"
     }
 
+    fn breaks_nothing(&self) -> bool {
+        true
+    }
+
     fn inject(&self, stage: &mut Stage<'_>, active: Gateway) -> Result<Injection> {
         let at = clock::now();
         for _ in 0..TIMES {

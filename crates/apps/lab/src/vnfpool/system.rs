@@ -135,6 +135,10 @@ impl System for Vnfpool {
         self.marks.steps(gateway.index(), &log, &manager_log(lab))
     }
 
+    fn decisions(&self, lab: &Lab) -> Option<usize> {
+        Some(self.marks.records(&manager_log(lab)))
+    }
+
     fn manager_processes(&mut self) -> Vec<ProcessMark> {
         self.manager
             .as_mut()

@@ -49,7 +49,18 @@ impl Marks {
         let manager = since(&read(manager), self.manager);
         parse(&element, &manager)
     }
+
+    /// How many records the manager has written since then: each names a pair anew, or takes a
+    /// successor's right away.
+    pub(super) fn records(&self, manager: &Path) -> usize {
+        let log = read(manager);
+        let since = log.get(self.manager..).unwrap_or_default();
+        since.lines().filter(|line| line.contains(RECORD)).count()
+    }
 }
+
+/// What the manager says when a record is in force.
+const RECORD: &str = "a record is on disk";
 
 fn read(log: &Path) -> String {
     fs::read_to_string(log).unwrap_or_default()
@@ -62,7 +73,7 @@ fn parse(element: &str, manager: &str) -> Option<TakeoverSteps> {
     // A handover needs no record; one that is written meanwhile is of something else.
     let record = manager
         .lines()
-        .find(|line| line.contains("a record is on disk") && answer_ms > 0.0);
+        .find(|line| line.contains(RECORD) && answer_ms > 0.0);
     Some(TakeoverSteps {
         silence_ms: millis(line, "silence_us=")?,
         answer_ms,

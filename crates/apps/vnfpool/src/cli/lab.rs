@@ -4,9 +4,12 @@ use std::io;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use vnfpool_lab::{BenchOptions, DemoOptions, MatrixOptions, RunOptions};
+use vnfpool_lab::{
+    BenchOptions, DemoOptions, GateCostOptions, MatrixOptions, RunOptions, Scheduling,
+};
 
-use super::args::{Bench, Demo, LabCommand, LabMatrix, LabRun, Profile, Rival};
+use super::args::{Bench, Demo, GateRules, LabCommand, LabGate, LabMatrix, LabRun, Profile, Rival};
+use super::gate_cost::OwnGate;
 use super::output::Output;
 
 /// Runs the demonstration; fails if a connection was lost or an address had two owners.
@@ -32,6 +35,7 @@ pub(super) fn lab(command: &LabCommand, output: &mut Output) -> anyhow::Result<E
     match command {
         LabCommand::Run(args) => run(&options(args), output)?,
         LabCommand::Matrix(args) => return matrix(args, output),
+        LabCommand::Gate(args) => return gate(args, output),
         LabCommand::List => vnfpool_lab::lab_list(output.writer())?,
         LabCommand::Clean => vnfpool_lab::clean(output.writer())?,
     }
@@ -74,19 +78,45 @@ fn matrix(args: &LabMatrix, output: &mut Output) -> anyhow::Result<ExitCode> {
     })
 }
 
+/// Measures the gate; fails if it does not gate.
+fn gate(args: &LabGate, output: &mut Output) -> anyhow::Result<ExitCode> {
+    let options = GateCostOptions {
+        pairs: args.pairs,
+        interval: Duration::from_millis(u64::from(args.interval_ms)),
+        rules: match args.rules {
+            GateRules::Nat => vnfpool_lab::GateRules::Nat,
+            GateRules::None => vnfpool_lab::GateRules::Bare,
+        },
+        json: args.json,
+    };
+    let gate = Box::new(OwnGate::new(args.attach));
+    let gates = vnfpool_lab::gate_cost(&options, gate, output.writer(), &mut io::stderr())?;
+    Ok(if gates {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
 fn run(options: &RunOptions, output: &mut Output) -> anyhow::Result<()> {
     vnfpool_lab::lab_run(options, output.writer(), &mut io::stderr()).map(drop)
 }
 
 fn options(args: &LabRun) -> RunOptions {
     let advert = Duration::from_millis(u64::from(args.advert_ms));
-    let rival = |Rival::Keepalived| vnfpool_lab::Rival::Keepalived { advert };
+    let rival = |rival: &Rival| vnfpool_lab::Rival::Keepalived {
+        advert,
+        scheduling: match rival {
+            Rival::Keepalived => Scheduling::RealTime,
+            Rival::KeepalivedOrdinary => Scheduling::Ordinary,
+        },
+    };
     RunOptions {
         scenario: args.scenario.clone(),
         runs: args.runs,
         own: true,
         profile: profile(args.profile),
-        rivals: args.rival.map(rival).into_iter().collect(),
+        rivals: args.rival.iter().map(rival).collect(),
         json: args.json,
         keep: args.keep,
     }

@@ -4,6 +4,7 @@ pub(crate) mod args;
 mod check;
 mod completion;
 mod file;
+mod gate_cost;
 mod lab;
 mod output;
 mod pool;

@@ -197,3 +197,30 @@ fn inherited_things_are_retired() {
     lease.open_until(in_seconds(600));
     assert!(inside.works());
 }
+
+/// Goal: what an older version has left, which knew no places for its keys, is gated by this one.
+/// Method: a gate's life ends, its places are lost, and the next life takes the rest over.
+#[test]
+fn keys_without_places_are_gated_again() {
+    let lab = Lab::new(1);
+    lab.add_virtual_addresses("gw1");
+    let pins = Pins::of(&lab);
+    drop(configured(&lab, "gw1", &pins).unwrap());
+    std::fs::remove_file(pins.path().join("places")).unwrap();
+    let gate = lab.within("gw1", || {
+        let mut gate = Gate::load(pins.path()).unwrap();
+        gate.attach("in").unwrap();
+        gate.attach("out").unwrap();
+        gate
+    });
+    assert!(gate.guards_inherited().unwrap());
+    let _echoes = ["gw1", "server"].map(|node| echo(&lab, node));
+    let mut lease = gate.lease_cell(0).unwrap();
+    for target in [netns::INSIDE_V4, netns::SERVER_V4, netns::SERVER_V6] {
+        let mut prober = Prober::new(&lab, "client", target);
+        lease.open_until(in_seconds(600));
+        assert!(prober.works(), "{target} through an open gate");
+        lease.close();
+        assert!(prober.is_silent(), "{target} through a closed gate");
+    }
+}

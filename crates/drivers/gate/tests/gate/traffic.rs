@@ -1,6 +1,9 @@
 //! What passes and what does not.
 
-use vnfpool_gate::{AttachMode, Fence, Gate, GateError};
+use std::net::{IpAddr, Ipv4Addr};
+
+use vnfpool_gate::{AttachMode, Fence, Gate, GateError, GatedAddress, LeaseCell};
+use vnfpool_model::VirtualRouterId;
 
 use crate::netns::{self, Lab, Prober, capture, echo};
 use crate::{Pins, both, configured, gated, in_seconds};
@@ -243,4 +246,78 @@ fn gates_are_independent() {
     assert!(outside_prober.works());
     drop(lease);
     assert!(inside_prober.is_silent(), "a dropped writer closes");
+}
+
+/// Goal: keys that share a place in the program's index are told apart, in both directions, before
+/// and after one of them goes. Method: a second slot whose MAC, device and address are chosen so that
+/// each shares the place of one of the first slot's; one slot is open, then the other.
+#[test]
+fn slots_that_share_places_are_told_apart() {
+    let lab = Lab::new(1);
+    lab.add_virtual_addresses("gw1");
+    let pins = Pins::of(&lab);
+    let addresses = both(&lab, "gw1");
+    let mut gate = configured(&lab, "gw1", &pins).unwrap();
+    let twins: Vec<GatedAddress> = addresses.iter().filter_map(twin).collect();
+    assert_eq!(twins.len(), 2, "the IPv4 addresses of both LANs");
+    gate.set_slot(1, &twins).unwrap();
+    let (mut lease, mut twin_lease) = (gate.lease_cell(0).unwrap(), gate.lease_cell(1).unwrap());
+    let _echoes = ["client", "gw1", "server"].map(|node| echo(&lab, node));
+    let mut probers = [
+        ("client", netns::INSIDE_V4),
+        ("client", netns::SERVER_V4),
+        ("server", netns::CLIENT_V4),
+    ]
+    .map(|(from, to)| (format!("{from} to {to}"), Prober::new(&lab, from, to)));
+
+    let mut judge = |lease: &mut LeaseCell| {
+        lease.open_until(in_seconds(600));
+        for (path, prober) in &mut probers {
+            assert!(prober.works(), "{path} through an open gate");
+        }
+        lease.close();
+        for (path, prober) in &mut probers {
+            assert!(prober.is_silent(), "{path} through a closed gate");
+        }
+    };
+    judge(&mut lease);
+    twin_lease.open_until(in_seconds(600));
+    judge(&mut lease);
+    drop(twin_lease);
+    gate.remove_slot(1).unwrap();
+    judge(&mut lease);
+}
+
+/// Another slot's address whose keys share the places of all of `gated`'s; none for IPv6.
+fn twin(gated: &GatedAddress) -> Option<GatedAddress> {
+    let IpAddr::V4(address) = gated.address else {
+        return None;
+    };
+    let word = |address: Ipv4Addr| u64::from(u32::from_ne_bytes(address.octets()));
+    let vrid = gated.mac.0[5];
+    let mac = |ifindex: u32, vrid: u8| u64::from(ifindex) << 9 | u64::from(vrid);
+    let other = VirtualRouterId(99.try_into().unwrap());
+    // 198.18.0.0/15 is for benchmarks, and no interface has such an index.
+    let shares = |number: &u32| {
+        let address_there = Ipv4Addr::from(0xc612_0000 + number);
+        place(3, word(address_there)) == place(3, word(address))
+    };
+    let address = Ipv4Addr::from(0xc612_0000 + (0..0x2_0000).find(shares)?);
+    let mut indexes = 1_000_000..2_000_000;
+    let shares =
+        |index: &u32| place(1, mac(*index, 99)) == place(1, mac(gated.parent_ifindex, vrid));
+    let parent_ifindex = indexes.find(shares)?;
+    let shares =
+        |index: &u32| place(2, u64::from(*index)) == place(2, u64::from(gated.device_ifindex));
+    Some(GatedAddress {
+        address: address.into(),
+        mac: other.mac(address.into()),
+        parent_ifindex,
+        device_ifindex: (2_000_000..3_000_000).find(shares)?,
+    })
+}
+
+/// The arithmetic of `bpf/gate.bpf.c`.
+fn place(kind: u64, payload: u64) -> u64 {
+    (kind << 41 | payload).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 52
 }

@@ -22,6 +22,7 @@ fn summary(system: &str) -> Summary {
         takeovers: 0,
         command_ms: None,
         role_changes: Spread::of([1.0, 1.0]),
+        decisions: None,
         stale_frames: 0,
         recovery_ms: Spread::of([400.0, 1200.0]),
         recoveries: 2,
@@ -49,6 +50,7 @@ fn report(change: impl FnOnce(&mut Summary), keeps_connections: bool) -> MatrixR
             scenario: "kill",
             about: "kill -9 of <everything>",
             keeps_connections,
+            breaks_nothing: false,
             own: Outcome::Measured(Box::new(own)),
             rival: Some(Outcome::Measured(Box::new(rival))),
         }],
@@ -68,6 +70,10 @@ fn a_broken_promise_fails_the_matrix() {
     assert!(!report(|summary| summary.two_owners_ms = 5, true).passed());
     assert!(!report(|summary| summary.stale_frames = 1, true).passed());
     assert!(!report(|summary| summary.recoveries = 1, true).passed());
+    let mut moved = report(|summary| summary.takeovers = 1, true);
+    assert!(moved.passed(), "a fault moves the service");
+    moved.rows[0].breaks_nothing = true;
+    assert!(!moved.passed(), "nothing was broken");
     let mut broken = report(|_| {}, true);
     broken.rows[0].own = Outcome::NotMeasured("it did not start".to_owned());
     assert!(!broken.passed());

@@ -29,6 +29,9 @@ pub(crate) enum LabCommand {
     /// Run every scenario, ours and the rival's, and draw one table
     #[command(after_help = LAB_MATRIX_EXAMPLES)]
     Matrix(LabMatrix),
+    /// Measure what the gate costs: packets forwarded in a second, with it and without
+    #[command(after_help = LAB_GATE_EXAMPLES)]
+    Gate(LabGate),
     /// List the scenarios
     List,
     /// Remove what an interrupted run left behind
@@ -50,9 +53,9 @@ pub(crate) struct LabRun {
     /// Timing profile of the pool
     #[arg(long, value_enum, default_value_t = Profile::Default)]
     pub(crate) profile: Profile,
-    /// Run the same scenario with another system as well
+    /// Run the same scenario with another system as well; may be given twice
     #[arg(long, value_enum)]
-    pub(crate) rival: Option<Rival>,
+    pub(crate) rival: Vec<Rival>,
     /// The rival's advert interval: 10 ms is the least its protocol allows, 1000 ms its default
     #[arg(
         long,
@@ -61,7 +64,8 @@ pub(crate) struct LabRun {
         value_parser = clap::value_parser!(u32).range(10..=40_950)
     )]
     pub(crate) advert_ms: u32,
-    /// Leave the lab up if a run fails and print where its logs are
+    /// Leave the lab up if a run fails, or moves where nothing was broken, and print where its logs
+    /// are
     #[arg(long)]
     pub(crate) keep: bool,
 }
@@ -107,6 +111,44 @@ pub(crate) struct LabMatrix {
     pub(crate) markdown: Option<PathBuf>,
 }
 
+/// Arguments of `vnfpool lab gate`.
+#[derive(Debug, Args)]
+pub(crate) struct LabGate {
+    /// Pairs of intervals, one with the gate and one without
+    #[arg(long, value_name = "N", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub(crate) pairs: u32,
+    /// The length of an interval
+    #[arg(long, value_name = "MS", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(10..=60_000))]
+    pub(crate) interval_ms: u32,
+    /// What the gateway does beside forwarding
+    #[arg(long, value_enum, default_value_t = GateRules::Nat)]
+    pub(crate) rules: GateRules,
+    /// How the gate is attached; without it, the best way this kernel knows
+    #[arg(long, value_enum)]
+    pub(crate) attach: Option<Attach>,
+    /// Print one JSON object instead of a table
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// What a gateway does with a packet beside forwarding it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum GateRules {
+    /// Connection tracking, a strict filter and NAT, as the lab's gateways
+    Nat,
+    /// Nothing: bare forwarding, in which the gate weighs most
+    None,
+}
+
+/// A way of attaching the gate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Attach {
+    /// tcx links (Linux 6.6 and newer)
+    Tcx,
+    /// Filters of the clsact queueing discipline
+    Clsact,
+}
+
 /// Arguments of `vnfpool bench`.
 #[derive(Debug, Args)]
 pub(crate) struct Bench {
@@ -141,8 +183,10 @@ pub(crate) enum Profile {
 /// A system to compare with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Rival {
-    /// keepalived with conntrackd, installed on demand
+    /// keepalived with conntrackd, real-time scheduled, installed on demand
     Keepalived,
+    /// The same scheduled as any other process, as its package comes
+    KeepalivedOrdinary,
 }
 
 pub(super) const DEMO_EXAMPLES: &str = "\
@@ -157,19 +201,37 @@ const LAB_RUN_EXAMPLES: &str = "\
 Examples:
   vnfpool lab run silent --runs 20 --json
   vnfpool lab run freeze --profile fast --rival keepalived
-  vnfpool lab run silent --rival keepalived --advert-ms 1000";
+  vnfpool lab run silent --rival keepalived --advert-ms 1000
+  vnfpool lab run load-long --rival keepalived --rival keepalived-ordinary     half an hour";
 
 const LAB_MATRIX_EXAMPLES: &str = "\
 Needs root: it makes network namespaces, and removes them at the end, also after Ctrl-C. The exit
 code is 1 if vnfpool had two owners or a stale frame in any run, lost a connection that has to live,
-was not ready again after a fault, or could not be measured. What the rival does is never a failure.
+moved where nothing was broken, was not ready again after a fault, or could not be measured. What the
+rival does is never a failure. A scenario that takes ten minutes (load-long) runs only by name.
 
 Examples:
   vnfpool lab matrix --json --html                      everything: the better part of an hour
   vnfpool lab matrix --smoke --without-rival            a minute
   vnfpool lab matrix silent freeze --runs 5 --html=two.html";
 
+const LAB_GATE_EXAMPLES: &str = "\
+Needs root: it makes three network namespaces in a row, and removes them at the end, also after Ctrl-C.
+One thread sends 64-byte frames through a gateway as fast as it can, all on one processor; the gate is
+put in place and taken away in turns, its lease renewed as the agent does. It takes two intervals a
+pair, a minute by default. The exit code is 1 if the closed gate forwards anything, or if nothing could
+be measured; the cost itself is never a failure.
+
+Examples:
+  vnfpool lab gate
+  vnfpool lab gate --rules none --json
+  vnfpool lab gate --attach clsact --pairs 100 --interval-ms 500";
+
 pub(super) const BENCH_EXAMPLES: &str = "\
+Some hours in all. load-long alone is ten minutes of mixed load for each of four systems (vnfpool in
+two profiles, keepalived real-time scheduled and not): 40 minutes, 20 without the rival.
+
 Examples:
   vnfpool bench
-  vnfpool bench silent freeze --runs 5";
+  vnfpool bench silent freeze --runs 5
+  vnfpool bench load-long --without-rival";

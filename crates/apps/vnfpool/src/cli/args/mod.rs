@@ -12,8 +12,10 @@ use clap_complete::Shell;
 pub(crate) use self::daemons::{
     ElementCommand, ElementJoin, ElementRun, ManagerCommand, ManagerInit, ManagerRun,
 };
+pub(crate) use self::laboratory::{
+    Attach, Bench, Demo, GateRules, LabCommand, LabGate, LabMatrix, LabRun, Profile, Rival,
+};
 use self::laboratory::{BENCH_EXAMPLES, DEMO_EXAMPLES};
-pub(crate) use self::laboratory::{Bench, Demo, LabCommand, LabMatrix, LabRun, Profile, Rival};
 pub(crate) use self::operator::{
     Audit, Fence, Pardon, PoolApply, PoolCommand, PoolDelete, PoolShow, Status, Switchover,
     TokenCommand, TokenCreate, Watch,
