@@ -12,6 +12,10 @@ const HEARTBEATS: u32 = 5;
 /// the worst of tomorrow is longer than the worst of today.
 const HEADROOM: u32 = 3;
 
+/// A silence that uses up more of the lease than this asks for a longer one. Two heartbeats that are
+/// lost in a row do not: they are a matter of how many there are in a lease, not of its length.
+const TIGHT_PERCENT: u32 = 70;
+
 /// The longest silence is remembered for so many of [`BUCKET`].
 const BUCKETS: usize = 10;
 const BUCKET: Duration = Duration::from_secs(60);
@@ -44,6 +48,8 @@ pub struct Pacer {
     /// The longest excess that the lease of its time did not bridge, and when it was.
     too_short: Option<(Time, Duration)>,
     changed_at: Time,
+    /// Since when something has been measured without a break.
+    measured_since: Option<Time>,
 }
 
 /// Why the pace is what it is.
@@ -83,28 +89,37 @@ impl Pacer {
             bucket_since: now,
             too_short: None,
             changed_at: now,
+            measured_since: None,
         }
     }
 
     /// Takes a report: by how much the longest silence of the last seconds was longer than a
-    /// heartbeat interval. Returns the pace for the terms to come.
-    pub fn observe(&mut self, now: Time, excess: Duration) -> Pace {
+    /// heartbeat interval, zero if none was measured; and the pace in force at that time. Returns
+    /// the pace for the terms to come.
+    pub fn observe(&mut self, now: Time, excess: Duration, in_force: Pace) -> Pace {
         self.turn(now);
         let longest = Duration::from_millis(self.bounds.max_ms.into());
-        if excess < longest {
-            self.buckets[0] = self.buckets[0].max(excess);
-            let interval = Duration::from_millis(self.pace.heartbeat_interval_ms.into());
-            let lease = Duration::from_millis(self.pace.lease_ms.into());
-            let worse = self.too_short.is_none_or(|(_, known)| excess >= known);
-            if excess + interval >= lease && worse {
-                self.too_short = Some((now, excess));
-            }
+        if excess.is_zero() || excess >= longest {
+            self.measured_since = None;
+            return self.pace;
+        }
+        let measured_since = *self.measured_since.get_or_insert(now);
+        self.buckets[0] = self.buckets[0].max(excess);
+        let silence = excess + Duration::from_millis(in_force.heartbeat_interval_ms.into());
+        let lease_then = Duration::from_millis(in_force.lease_ms.into());
+        let known = self.recent_too_short(now);
+        if silence >= lease_then && known.is_none_or(|known| excess >= known) {
+            self.too_short = Some((now, excess));
         }
         let (wanted, _) = self.wanted(now);
         let lease = wanted.clamp(self.bounds.min_ms, self.bounds.max_ms);
+        let calm_since = self.changed_at.max(measured_since);
         if lease > self.pace.lease_ms {
-            self.change(now, lease);
-        } else if lease < self.pace.lease_ms && now.since(self.changed_at) >= CALM {
+            let pace = Duration::from_millis(self.pace.lease_ms.into());
+            if silence > pace * TIGHT_PERCENT / 100 {
+                self.change(now, lease);
+            }
+        } else if lease < self.pace.lease_ms && now.since(calm_since) >= CALM {
             let step = STEPS_MS.iter().rev().find(|s| **s < self.pace.lease_ms);
             self.change(now, step.map_or(lease, |step| lease.max(*step)));
         }
@@ -224,20 +239,34 @@ mod tests {
         Duration::from_millis(ms)
     }
 
-    fn pacer() -> Pacer {
-        Pacer::new(BOUNDS, at_lease(50), Time(SECOND))
+    fn pacer() -> Watched {
+        Watched(Pacer::new(BOUNDS, at_lease(50), Time(SECOND)))
+    }
+
+    /// A pacer whose word is in force at once.
+    struct Watched(Pacer);
+
+    impl Watched {
+        fn observe(&mut self, now: Time, excess: Duration) -> Pace {
+            let in_force = self.0.pace;
+            self.0.observe(now, excess, in_force)
+        }
+
+        fn advice(&self, now: Time) -> Advice {
+            self.0.advice(now)
+        }
     }
 
     #[test]
     fn a_long_silence_slows_down_at_once() {
         let mut pacer = pacer();
         assert_eq!(pacer.observe(Time(2 * SECOND), ms(2)).lease_ms, 50);
-        let pace = pacer.observe(Time(3 * SECOND), ms(20));
-        assert_eq!((pace.lease_ms, pace.heartbeat_interval_ms), (80, 16));
+        let pace = pacer.observe(Time(3 * SECOND), ms(26));
+        assert_eq!((pace.lease_ms, pace.heartbeat_interval_ms), (100, 20));
         let advice = pacer.advice(Time(3 * SECOND));
-        assert_eq!((advice.longest_excess, advice.limit), (ms(20), None));
+        assert_eq!((advice.longest_excess, advice.limit), (ms(26), None));
         assert!(!advice.was_too_short);
-        assert!(advice.to_string().contains("20.0 ms longer"), "{advice}");
+        assert!(advice.to_string().contains("26.0 ms longer"), "{advice}");
     }
 
     #[test]
@@ -257,9 +286,53 @@ mod tests {
     #[test]
     fn one_bad_minute_is_forgotten_after_ten() {
         let mut pacer = pacer();
-        pacer.observe(Time(2 * SECOND), ms(20));
-        assert_eq!(pacer.observe(Time(500 * SECOND), ms(1)).lease_ms, 80);
-        assert_eq!(pacer.observe(Time(700 * SECOND), ms(1)).lease_ms, 63);
+        pacer.observe(Time(2 * SECOND), ms(26));
+        for second in 3..600 {
+            let lease = pacer.observe(Time(second * SECOND), ms(1)).lease_ms;
+            assert_eq!(lease, 100, "after {second} s");
+        }
+        assert_eq!(pacer.observe(Time(700 * SECOND), ms(1)).lease_ms, 80);
+    }
+
+    /// Two lost heartbeats are a silence of three intervals at any pace: a longer lease would have
+    /// as many of them.
+    #[test]
+    fn lost_heartbeats_do_not_drive_the_lease_up() {
+        let mut pacer = pacer();
+        for second in 2..2_000 {
+            let interval = pacer.0.pace.heartbeat_interval_ms;
+            let pace = pacer.observe(Time(second * SECOND), ms(u64::from(interval) * 2));
+            assert!(pace.lease_ms <= 50, "{pace:?} after {second} s");
+        }
+    }
+
+    /// Without a partner nobody knows how long its silences would be.
+    #[test]
+    fn what_was_not_measured_is_no_calm() {
+        let mut pacer = pacer();
+        for second in 2..2_000 {
+            assert_eq!(
+                pacer
+                    .observe(Time(second * SECOND), Duration::ZERO)
+                    .lease_ms,
+                50
+            );
+        }
+        for second in 2_000..2_059 {
+            assert_eq!(pacer.observe(Time(second * SECOND), ms(1)).lease_ms, 50);
+        }
+        assert_eq!(pacer.observe(Time(2_060 * SECOND), ms(1)).lease_ms, 40);
+    }
+
+    /// A silence is held against the lease that was in force, not against one that is only wished.
+    #[test]
+    fn the_lease_in_force_is_the_one_that_was_too_short() {
+        let mut wishes = Pacer::new(BOUNDS, at_lease(250), Time(SECOND));
+        wishes.observe(Time(2 * SECOND), ms(55), at_lease(50));
+        assert!(wishes.advice(Time(2 * SECOND)).was_too_short);
+        let mut wishes = Pacer::new(BOUNDS, at_lease(20), Time(SECOND));
+        wishes.observe(Time(2 * SECOND), ms(20), at_lease(250));
+        assert!(!wishes.advice(Time(2 * SECOND)).was_too_short);
     }
 
     /// A takeover without cause must not come back every ten minutes.
@@ -275,6 +348,15 @@ mod tests {
             assert_eq!(pace.lease_ms, 200, "after {second} s");
         }
         assert_eq!(pacer.observe(Time(3_700 * SECOND), ms(1)).lease_ms, 160);
+        // The next one is remembered as well, though it is a shorter one.
+        for second in 3_701..5_000 {
+            pacer.observe(Time(second * SECOND), ms(1));
+        }
+        assert_eq!(pacer.0.pace.lease_ms, 20);
+        let pace = pacer.observe(Time(5_000 * SECOND), ms(18));
+        for second in 5_001..8_000 {
+            assert_eq!(pacer.observe(Time(second * SECOND), ms(1)), pace);
+        }
     }
 
     #[test]
@@ -310,7 +392,7 @@ mod tests {
             room in 0..1_000u32,
         ) {
             let bounds = LeaseBounds { min_ms: min, max_ms: min + room };
-            let mut pacer = Pacer::new(bounds, at_lease(50), Time(SECOND));
+            let mut pacer = Watched(Pacer::new(bounds, at_lease(50), Time(SECOND)));
             let mut now = Time(SECOND);
             let mut seen = Vec::new();
             for (wait_s, excess_us) in reports {
@@ -326,8 +408,9 @@ mod tests {
                     now.since(*at) < BUCKET * 9 && *excess < longest
                 });
                 let worst = recent.map(|(_, excess)| *excess).max().unwrap_or_default();
-                prop_assert!(lease > worst + ms(pace.heartbeat_interval_ms.into()) * 2
-                    || pace.lease_ms == bounds.max_ms || worst < ms(2),
+                let interval = ms(pace.heartbeat_interval_ms.into());
+                let bridged = worst + interval <= lease * TIGHT_PERCENT / 100;
+                prop_assert!(bridged || pace.lease_ms == bounds.max_ms || worst < ms(2),
                     "{pace:?} for {worst:?}");
             }
         }

@@ -3,9 +3,10 @@
 
 use std::collections::BTreeMap;
 
-use vnfpool_model::{LeaseBounds, Pace, Role, SlotId};
+use vnfpool_model::{LeaseBounds, Pace, SlotId};
 use vnfpool_pacing::{Advice, Pacer};
 use vnfpool_wire::control::SlotReport;
+use vnfpool_wire::datagram::Record;
 
 use crate::pulse::now;
 
@@ -26,19 +27,16 @@ impl Paces {
         self.0.remove(&slot);
     }
 
-    /// Takes what an element reports; returns the slots for which another pace is better now.
-    pub(super) fn observe(&mut self, reports: &[SlotReport]) -> Vec<(SlotId, Pace)> {
+    /// Takes what a member reports of slots with these records; returns the slots for which another
+    /// pace is better now.
+    pub(super) fn observe(&mut self, reports: &[(Record, SlotReport)]) -> Vec<(SlotId, Pace)> {
         let mut news = Vec::new();
-        for report in reports {
+        for (record, report) in reports {
             let Some((pacer, told)) = self.0.get_mut(&SlotId(report.id)) else {
                 continue;
             };
-            // Leases run between the members of the pair; a spare's silences end nobody's.
-            if report.role == Role::Spare.as_str() {
-                continue;
-            }
             let excess = std::time::Duration::from_micros(report.silence_excess_us);
-            let pace = pacer.observe(now(), excess);
+            let pace = pacer.observe(now(), excess, record.pace);
             if pace != *told {
                 *told = pace;
                 news.push((SlotId(report.id), pace));

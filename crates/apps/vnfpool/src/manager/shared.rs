@@ -17,7 +17,7 @@ use vnfpool_wire::datagram::{NodeId, Record};
 use super::db::{Db, DbError};
 use super::events::{Events, Happening};
 use super::paces::Paces;
-use super::pulse::{Command, Notice, Pulse};
+use super::pulse::{Command, Notice, Pulse, View};
 use super::registry::{Element, ElementRecord, Live, PathsRecord, PoolRecord, Registry};
 
 /// Everything that the tasks share.
@@ -236,14 +236,21 @@ impl Shared {
         let (is, faults) = {
             let mut registry = self.registry();
             registry.note_closed(pool, id, &report);
+            let pools = registry.pools.get(pool);
+            let slots: BTreeSet<_> = pools
+                .iter()
+                .flat_map(|p| p.slots.values().copied())
+                .collect();
             let Some(element) = registry.elements.get_mut(&(pool.clone(), id.clone())) else {
                 return;
             };
+            let node = element.node;
             let Some(live) = element.live.as_mut() else {
                 return;
             };
             let (is, faults) = (report.able, report.faults.join("; "));
-            for (slot, pace) in self.paces().observe(&report.slots) {
+            let reports = reports_of_member(&self.pulse.view(), &slots, node, &report);
+            for (slot, pace) in self.paces().observe(&reports) {
                 self.pulse.send(Command::Input {
                     slot,
                     input: Input::Pace(pace),
@@ -371,10 +378,12 @@ impl Shared {
             .max(pool.timing.manager_lease_ms);
         let stored = stored.map(|(stored, _)| stored);
         let mut timing = pool.timing;
+        // Held until the thread has the slot: what is told of its pace comes after it.
+        let mut paces = self.paces();
         if let Some(bounds) = pool.lease_bounds {
             // It goes on at the pace of the record, which was measured.
             let pace = stored.map_or_else(|| timing.pace(), |s| s.newest().pace);
-            timing = timing.at(self.paces().begin(id, bounds, pace));
+            timing = timing.at(paces.begin(id, bounds, pace));
         }
         let settings = Settings {
             timing,
@@ -490,6 +499,24 @@ impl Shared {
     pub(super) fn pool(&self, handle: &PoolHandle) -> Option<PoolRecord> {
         self.registry().pools.get(handle).cloned()
     }
+}
+
+/// What `node` reports of those of `slots` whose record it is a member of: leases run between the
+/// members, and nobody else's silences have a say.
+pub(super) fn reports_of_member(
+    view: &View,
+    slots: &BTreeSet<SlotId>,
+    node: NodeId,
+    report: &control::ElementReport,
+) -> Vec<(Record, control::SlotReport)> {
+    let of_member = |report: &control::SlotReport| {
+        let slot = SlotId(report.id);
+        let record = view.slots.get(&slot)?.record?;
+        let mut members = [Some(record.first), record.second].into_iter().flatten();
+        let is_member = slots.contains(&slot) && members.any(|m| m.node == node);
+        is_member.then(|| (record, report.clone()))
+    };
+    report.slots.iter().filter_map(of_member).collect()
 }
 
 /// Locks a mutex whose holder cannot leave it half changed.

@@ -13,7 +13,7 @@ use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
 use vnfpool_config::PoolFile;
 use vnfpool_model::{
-    ElementId, Incarnation, LeaseBounds, Pace, PoolHandle, PoolSpec, Role, Timing,
+    ElementId, Incarnation, LeaseBounds, Pace, PoolHandle, PoolSpec, Role, SlotId, Timing,
 };
 use vnfpool_northbound::{Code, FenceRequest, Operations, TokenRequest};
 use vnfpool_succession::manager::{Input, Stored};
@@ -32,9 +32,9 @@ use super::db::Db;
 use super::fencing::armed_slots;
 use super::load_registry;
 use super::operations::{Api, Word};
-use super::pulse::{Command, PulseSetup};
+use super::pulse::{Command, PulseSetup, SlotView, View};
 use super::registry::Live;
-use super::shared::{Parts, Shared};
+use super::shared::{Parts, Shared, reports_of_member};
 use crate::pulse::now;
 
 const ANY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
@@ -468,7 +468,7 @@ async fn the_lag_of_the_standby_is_milliseconds_by_the_word_of_the_active() {
 }
 
 /// Goal: with `lease = "auto"` what a member reports becomes the machine's pace, and `status` says
-/// why; what a spare reports, or what a pool with a profile is told, does not. Method: one report each.
+/// why. Method: one report each; the control is a pool with a profile, and one before any record.
 #[tokio::test]
 async fn a_reported_silence_changes_the_pace() {
     let mut manager = Manager::new();
@@ -478,41 +478,84 @@ async fn a_reported_silence_changes_the_pace() {
         max_ms: 90,
     });
     manager.api.apply_pool(spec, &operator()).await.unwrap();
-    let gw1: ElementId = "gw1".parse().unwrap();
-    manager.shared().number_of(&edge(), &gw1).await.unwrap();
-    let _frames = connect(manager.shared(), "gw1", 1);
     let slot = manager.shared().pool(&edge()).unwrap().slots["main"];
-    let report = |role: Role, silence_excess_us| ElementReport {
-        slots: vec![SlotReport {
+    let record = Record {
+        term: 4,
+        first: member(1),
+        second: Some(member(2)),
+        pace: Timing::DEFAULT.pace(),
+    };
+    let observe = |slot: SlotId, silence_excess_us| {
+        let report = SlotReport {
             id: slot.0,
-            role: role.to_string(),
             silence_excess_us,
             ..SlotReport::default()
-        }],
-        ..ElementReport::default()
+        };
+        manager.shared().paces().observe(&[(record, report)])
     };
-    told(&mut manager);
-    let shared = Arc::clone(manager.shared());
-    shared.reported(&edge(), &gw1, report(Role::Spare, 20_000));
-    assert_eq!(told(&mut manager), []);
-    shared.reported(&edge(), &gw1, report(Role::Active, 20_000));
-    let pace = Pace {
-        heartbeat_interval_ms: 16,
-        lease_ms: 80,
-    };
-    assert_eq!(told(&mut manager), [Input::Pace(pace)]);
-    shared.reported(&edge(), &gw1, report(Role::Active, 20_000));
-    assert_eq!(told(&mut manager), [], "once is enough");
-    shared.reported(&edge(), &gw1, report(Role::Active, 80_000));
+    assert_eq!(observe(SlotId(slot.0 + 1), 26_000), []);
     let bounded = Pace {
         heartbeat_interval_ms: 18,
         lease_ms: 90,
     };
-    assert_eq!(told(&mut manager), [Input::Pace(bounded)]);
+    assert_eq!(observe(slot, 26_000), [(slot, bounded)]);
+    assert_eq!(observe(slot, 26_000), [], "once is enough");
     let status = manager.api.status().await.unwrap();
     assert_eq!(status.pools[0].profile, "auto");
     let reason = status.pools[0].slots[0].lease_reason.clone().unwrap();
     assert!(reason.contains("raise lease_max_ms"), "{reason}");
+    // Before there is a record nobody is a member, whatever the element says.
+    let gw1: ElementId = "gw1".parse().unwrap();
+    manager.shared().number_of(&edge(), &gw1).await.unwrap();
+    let _frames = connect(manager.shared(), "gw1", 1);
+    told(&mut manager);
+    let report = ElementReport {
+        slots: vec![SlotReport {
+            id: slot.0,
+            role: Role::Active.to_string(),
+            silence_excess_us: 80_000,
+            ..SlotReport::default()
+        }],
+        ..ElementReport::default()
+    };
+    manager.shared().reported(&edge(), &gw1, report);
+    assert_eq!(told(&mut manager), []);
+}
+
+/// Goal: no element has a say in the pace of a slot that it is not a member of, by its certificate
+/// and not by what it says. Method: one report about three slots.
+#[test]
+fn who_is_no_member_has_no_say_in_the_pace() {
+    let record = |first| Record {
+        term: 4,
+        first: member(first),
+        second: None,
+        pace: Timing::DEFAULT.pace(),
+    };
+    let view_of = |first| SlotView {
+        record: Some(record(first)),
+        ..SlotView::default()
+    };
+    let view = View {
+        slots: [1, 2, 3]
+            .map(|slot| (SlotId(slot), view_of(if slot == 2 { 8 } else { 7 })))
+            .into(),
+        ..View::default()
+    };
+    let report = ElementReport {
+        slots: [1, 2, 3, 4]
+            .map(|id| SlotReport {
+                id,
+                role: Role::Active.to_string(),
+                ..SlotReport::default()
+            })
+            .into(),
+        ..ElementReport::default()
+    };
+    let of_its_pool = [SlotId(1), SlotId(2), SlotId(4)].into();
+    let taken = reports_of_member(&view, &of_its_pool, NodeId(7), &report);
+    let ids: Vec<u32> = taken.iter().map(|(_, report)| report.id).collect();
+    assert_eq!(ids, [1]);
 }
 
 /// Goal: an element neither fills the log nor pushes other events out, and what it says last is

@@ -81,7 +81,8 @@ impl Element {
         self.quorum.peer_spoke(now);
         let me = self.settings.me;
         // The record is the manager's word, wherever it comes from: a term names one pair for ever.
-        if m.record.term > self.epoch().term && m.turn == 0 && m.record.second == Some(me) {
+        let is_news = m.record.term > self.epoch().term && self.may_keep(m.record.pace);
+        if is_news && m.turn == 0 && m.record.second == Some(me) {
             self.adopt(now, m.record, Cause::Record, out);
         }
         if self.record != Some(m.record) || self.turn != m.turn {

@@ -1,6 +1,8 @@
 //! What the element says to the manager and hears from it: requests (R6), infos, records and
 //! grants (R7, R9).
 
+use vnfpool_model::Pace;
+
 use super::{
     Cause, Effect, Effects, Element, Info, Message, Mutation, NodeId, Record, Request, Time,
 };
@@ -50,7 +52,7 @@ impl Element {
             self.token_age_from = info.echo;
         }
         let Some(record) = info.record else { return };
-        if record.term < self.epoch().term {
+        if record.term < self.epoch().term || !self.may_keep(record.pace) {
             return;
         }
         if record.term > self.epoch().term {
@@ -84,11 +86,18 @@ impl Element {
         }
     }
 
+    /// Whether the pool allows a lease that long: waits are made of the longest one.
+    pub(super) const fn may_keep(&self, pace: Pace) -> bool {
+        pace.lease_ms <= self.settings.lease_ms_max
+    }
+
     /// Takes a newer record over (R7): the gate closes unless this element is active in it.
     pub(super) fn adopt(&mut self, now: Time, record: Record, cause: Cause, out: &mut Effects) {
         self.record = Some(record);
         self.turn = 0;
         self.epoch_at = now;
+        // At a faster pace the peer expects to hear of this element sooner.
+        self.next_beat = self.next_beat.min(now.after(self.heartbeat_interval()));
         self.voted = None;
         self.split_sent_at = Time::ZERO;
         self.handover = None;

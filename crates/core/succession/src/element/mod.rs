@@ -296,15 +296,10 @@ impl Element {
             .any(|p| p.node == node && now.since(p.mutual_at) < hearing_time(self.timing()))
     }
 
-    /// In which interval `node` speaks to this element: the pair's other member with each heartbeat,
-    /// everybody else by gossip.
+    /// In which interval the members of the pair speak to each other.
     #[must_use]
-    pub fn speaks_each(&self, node: NodeId) -> Duration {
-        let interval = self.timing().heartbeat_interval();
-        match self.pair_peer().is_some_and(|peer| peer.node == node) {
-            true => interval,
-            false => interval * GOSSIP_INTERVALS,
-        }
+    pub fn heartbeat_interval(&self) -> Duration {
+        self.timing().heartbeat_interval()
     }
 
     /// Who serves in the newest epoch known, be it this element or another.

@@ -162,13 +162,18 @@ impl Slot {
     /// one length in one term; who serves goes on without a gap.
     fn decide_pace(&self, now: Time, record: Record) -> Option<(Record, Decision)> {
         let pace = self.settings.timing.pace();
-        if record.pace == pace || now.since(self.decided_at) < self.manager_lease() {
+        let patience = self.silence_patience();
+        let listens = now.since(self.steady_since) >= patience;
+        if record.pace == pace || now.since(self.decided_at) < self.manager_lease() || !listens {
             return None;
         }
         let (active, other) = (self.active()?, record.peer_of(self.active()?)?);
         let speaks = |member: Member| {
             self.node(member.node)
-                .filter(|n| n.incarnation == member.incarnation && n.able && self.fresh(now, n))
+                .filter(|n| n.incarnation == member.incarnation && n.able)
+                // Not just when one of them may have died: its successor would wait for the new
+                // lease, and without the record that is prepared for it.
+                .filter(|n| now.since(n.heard_at) < patience)
                 // One that would not hear of the new term would be left behind in the old one.
                 .filter(|n| n.heard_manager)
         };

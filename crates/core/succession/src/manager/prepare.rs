@@ -49,6 +49,12 @@ impl Presumed {
     }
 }
 
+/// Whether the two name the same pair in the same term. What is prepared keeps its pace, also when
+/// another one is preferred by the time of the vote.
+fn same_pair(one: Record, other: Record) -> bool {
+    (one.term, one.first, one.second) == (other.term, other.first, other.second)
+}
+
 impl Slot {
     /// R10: a vote that counts comes into force at once if the disk has its record already; else
     /// when it has.
@@ -60,15 +66,15 @@ impl Slot {
         out: &mut Effects,
     ) {
         let Some(writing) = self.writing else {
-            if self.preparation.on_disk == Some(record) {
-                return self.come_into_force(now, record, decision, now, out);
+            if let Some(prepared) = self.preparation.on_disk.filter(|p| same_pair(*p, record)) {
+                return self.come_into_force(now, prepared, decision, now, out);
             }
             return self.commit(now, record, decision, out);
         };
         // Its own preparation is on its way: that is waited for. Anything else that is makes this
         // vote come too early; the voter repeats it.
-        if writing.prepared == Some(record) {
-            self.await_disk(now, record, decision);
+        if let Some(prepared) = writing.prepared.filter(|p| same_pair(*p, record)) {
+            self.await_disk(now, prepared, decision);
         }
     }
 
@@ -83,8 +89,13 @@ impl Slot {
             // Used: from here on a crash should leave no doubt.
             Some(on_disk) if on_disk.term <= record.term => false,
             // The other's vote has to do without: two links that jitter are no reason to write more.
-            on_disk if prepared != on_disk && now < self.preparation.until => return,
-            on_disk => prepared == on_disk,
+            Some(on_disk) => {
+                let is_there = prepared.is_some_and(|p| same_pair(p, on_disk));
+                if !is_there && now < self.preparation.until {
+                    return;
+                }
+                is_there
+            }
         };
         if let Some((_, silent)) = near {
             let unused_max = UNUSED_MAX.max(self.timing().lease() * 2);

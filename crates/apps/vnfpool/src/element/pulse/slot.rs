@@ -52,13 +52,15 @@ impl Running {
     }
 
     fn with(id: SlotId, machine: Element, plane: Plane) -> Self {
+        let longest_lease = Duration::from_millis(machine.settings().lease_ms_max.into());
+        let meter = Meter::new(longest_lease);
         Self {
             id,
             machine,
             plane,
             counters: SlotView::default(),
             stopwatch: Stopwatch::default(),
-            meter: Meter::new(),
+            meter,
             announced: None,
             announce_next: Time::NEVER,
         }
@@ -107,8 +109,10 @@ impl Running {
 
     /// Measures the silence of whoever speaks, before the machine hears it.
     pub(super) fn measure(&mut self, from: NodeId, message: &Message) {
-        let interval = self.machine.speaks_each(from);
-        self.meter.received(now(), from, message, interval);
+        let machine = &self.machine;
+        let pair = (machine.epoch(), machine.pair_peer());
+        let interval = machine.heartbeat_interval();
+        self.meter.received(now(), (from, message), pair, interval);
     }
 
     /// When the slot wants its turn.
@@ -174,7 +178,6 @@ impl Running {
         match notice {
             element::Notice::Voted { silence, .. } => self.stopwatch.vote(now(), silence),
             element::Notice::RoleChanged { role, cause, .. } => {
-                self.meter.begin_epoch();
                 match (role, cause) {
                     (Role::Active, Cause::Failover) => self.counters.failovers += 1,
                     (Role::Active, Cause::Handover) => self.counters.handovers += 1,
