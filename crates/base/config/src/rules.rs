@@ -304,9 +304,9 @@ fn unusable(net: IpNet) -> Option<&'static str> {
 }
 
 const HEARTBEAT_MS_MAX: u32 = 10_000;
-/// One lost heartbeat must not end a lease, nor two that are late.
 const AUTO_LEASE_MS_MIN: u32 = 5;
 const AUTO_LEASE_MS_MAX: u32 = 20_000;
+/// One lost heartbeat must not end a lease, nor two that are late.
 const LEASE_HEARTBEATS_MIN: u32 = 3;
 const MANAGER_LEASE_LEASES_MIN: u32 = 2;
 const MANAGER_LEASE_MS_MAX: u32 = 60_000;

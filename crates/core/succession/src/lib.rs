@@ -1,7 +1,7 @@
 //! Two of three: who may serve a slot, as sans-IO machines.
 //!
 //! For a slot there are three voters: the pair of active and successor, and the manager. Two
-//! together may change who serves, nobody may alone. The rules have numbers: R1–R16 for the
+//! together may change who serves, nobody may alone. The rules have numbers: R1–R17 for the
 //! normal case, S1–S7 for what the last of three may do (`on_quorum_loss = serve`); they are told
 //! in `docs/succession.md` and cited where they are carried out.
 //!

@@ -201,7 +201,12 @@ fn create_macvlan(name: &str, parent: &Interface, mac: MacAddr) -> Result<(), Li
 }
 
 fn create(name: &str, parent: Option<u32>, mac: MacAddr) -> io::Result<()> {
-    let mode = Body::new(&[]).attribute(IFLA_MACVLAN_MODE, &MACVLAN_MODE_PRIVATE.to_ne_bytes());
+    // Broadcasts, and who asks for our address broadcasts, would otherwise wait for a worker of
+    // ordinary priority: on a busy machine longer than a takeover takes. Kernels before 6.4 pass
+    // over the second attribute, and the questions wait there.
+    let mode = Body::new(&[])
+        .attribute(IFLA_MACVLAN_MODE, &MACVLAN_MODE_PRIVATE.to_ne_bytes())
+        .attribute(IFLA_MACVLAN_BC_CUTOFF, &MACVLAN_NEVER_QUEUE.to_ne_bytes());
     let info = Body::new(&[])
         .text(IFLA_INFO_KIND, "macvlan")
         .nested(IFLA_INFO_DATA, mode);
@@ -296,6 +301,9 @@ const IFLA_IFALIAS: u16 = 20;
 const IFLA_INFO_KIND: u16 = 1;
 const IFLA_INFO_DATA: u16 = 2;
 const IFLA_MACVLAN_MODE: u16 = 1;
+const IFLA_MACVLAN_BC_CUTOFF: u16 = 9;
+/// A negative cutoff.
+const MACVLAN_NEVER_QUEUE: i32 = -1;
 const MACVLAN_MODE_PRIVATE: u32 = 1;
 const IFF_UP: u32 = 1;
 const IFF_LOWER_UP: u32 = 0x1_0000;

@@ -23,7 +23,8 @@ use super::pulse::{Command, Pulse, Writing};
 use super::registry::{ElementRecord, Numbers, PathsRecord, PoolRecord, SlotRecord};
 use super::shared::lock;
 
-/// The layout of every record so far; a new layout gets the next number and a reader for this.
+/// The layout of every record. The store of another layout is refused: there has been no release
+/// whose stores would have to be read.
 const LAYOUT: u8 = 2;
 
 /// Completions for slot records carry this bit.
