@@ -108,38 +108,46 @@ fn slots(scrape: &mut Scrape, registry: &Registry, view: &View) {
 }
 
 fn counters(scrape: &mut Scrape, shared: &Shared, view: &View) {
-    let decisions = lock(&shared.counters.decisions).clone();
-    scrape.counter(
-        "vnfpool_decisions",
-        "Changes of records by cause",
-        decisions
-            .into_iter()
-            .map(|(cause, n)| (vec![("cause", cause.to_owned())], n)),
-    );
-    let quarantines = lock(&shared.counters.quarantines).clone();
-    scrape.counter(
-        "vnfpool_quarantines",
-        "Quarantines that began, and that ended by cause",
-        quarantines
-            .into_iter()
-            .map(|(what, n)| (vec![("event", what.to_owned())], n)),
-    );
-    let prepared = lock(&shared.counters.prepared).clone();
-    scrape.counter(
-        "vnfpool_decisions_prepared",
-        "Changes of records that were on their way to the disk before the vote",
-        prepared
-            .into_iter()
-            .map(|(outcome, n)| (vec![("disk", outcome.to_owned())], n)),
-    );
-    let refused = lock(&shared.counters.votes_refused).clone();
-    scrape.counter(
-        "vnfpool_votes_refused",
-        "Votes that were refused",
-        refused
-            .into_iter()
-            .map(|(reason, n)| (vec![("reason", reason.to_owned())], n)),
-    );
+    let counted = &shared.counters;
+    for (name, help, label, counts) in [
+        (
+            "vnfpool_decisions",
+            "Changes of records by cause",
+            "cause",
+            &counted.decisions,
+        ),
+        (
+            "vnfpool_quarantines",
+            "Quarantines that began, and that ended by cause",
+            "event",
+            &counted.quarantines,
+        ),
+        (
+            "vnfpool_decisions_prepared",
+            "Changes of records that were on their way to the disk before the vote",
+            "disk",
+            &counted.prepared,
+        ),
+        (
+            "vnfpool_votes_refused",
+            "Votes that were refused",
+            "reason",
+            &counted.votes_refused,
+        ),
+        (
+            "vnfpool_fencings",
+            "Runs of the fencing command",
+            "outcome",
+            &counted.fencings,
+        ),
+    ] {
+        let counts = lock(counts).clone().into_iter();
+        scrape.counter(
+            name,
+            help,
+            counts.map(|(value, n)| (vec![(label, value.to_owned())], n)),
+        );
+    }
     let refused = lock(&shared.counters.registrations_refused).clone();
     scrape.counter(
         "vnfpool_registrations_refused",
@@ -147,14 +155,6 @@ fn counters(scrape: &mut Scrape, shared: &Shared, view: &View) {
         refused
             .into_iter()
             .map(|(reason, n)| (vec![("reason", reason)], n)),
-    );
-    let fencings = lock(&shared.counters.fencings).clone();
-    scrape.counter(
-        "vnfpool_fencings",
-        "Runs of the fencing command",
-        fencings
-            .into_iter()
-            .map(|(outcome, n)| (vec![("outcome", outcome.to_owned())], n)),
     );
     let rejections = shared.rejections.snapshot().into_iter();
     scrape.counter(

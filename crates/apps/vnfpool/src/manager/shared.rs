@@ -236,11 +236,9 @@ impl Shared {
         let (is, faults) = {
             let mut registry = self.registry();
             registry.note_closed(pool, id, &report);
-            let pools = registry.pools.get(pool);
-            let slots: BTreeSet<_> = pools
-                .iter()
-                .flat_map(|p| p.slots.values().copied())
-                .collect();
+            let record = registry.pools.get(pool);
+            let paced = record.filter(|record| record.spec.lease_bounds.is_some());
+            let slots: Option<BTreeSet<_>> = paced.map(|r| r.slots.values().copied().collect());
             let Some(element) = registry.elements.get_mut(&(pool.clone(), id.clone())) else {
                 return;
             };
@@ -249,12 +247,14 @@ impl Shared {
                 return;
             };
             let (is, faults) = (report.able, report.faults.join("; "));
-            let reports = reports_of_member(&self.pulse.view(), &slots, node, &report);
-            for (slot, pace) in self.paces().observe(&reports) {
-                self.pulse.send(Command::Input {
-                    slot,
-                    input: Input::Pace(pace),
-                });
+            if let Some(slots) = slots {
+                let reports = reports_of_member(&self.pulse.view(), &slots, node, &report);
+                for (slot, pace) in self.paces().observe(&reports) {
+                    self.pulse.send(Command::Input {
+                        slot,
+                        input: Input::Pace(pace),
+                    });
+                }
             }
             live.report = report;
             // What is not told now is told with a later report, if it is still so.

@@ -42,9 +42,7 @@ pub(super) const PREPARED: &[Told] = &[
         serves: false,
         tell: |world| {
             // The pair serves on, and neither the manager that is back nor the spare hears of it.
-            let (active, standby) = pair(world);
-            cut_both(world, active, 0);
-            world.run_to(Moment::Prepared, 200 * MS);
+            let (active, standby) = prepared_pair(world);
             world.stop_manager();
             for node in [active, standby] {
                 let others = (0..=3).filter(|other| *other != active && *other != standby);
@@ -63,9 +61,7 @@ pub(super) const PREPARED: &[Told] = &[
         serves: false,
         tell: |world| {
             // The active lives on the promise of a life that is over, and the record names that.
-            let (active, standby) = pair(world);
-            cut_both(world, active, 0);
-            world.run_to(Moment::Prepared, 200 * MS);
+            let (_, standby) = prepared_pair(world);
             world.stop_manager();
             world.kill(standby);
             world.start_manager();
@@ -81,9 +77,7 @@ pub(super) const PREPARED: &[Told] = &[
         serves: false,
         tell: |world| {
             // Prepared is the successor's record; then the active disarms it and the manager dies.
-            let (active, standby) = pair(world);
-            cut_both(world, active, 0);
-            world.run_to(Moment::Prepared, 200 * MS);
+            let (active, standby) = prepared_pair(world);
             world.network.heal();
             cut_both(world, active, standby);
             cut_both(world, standby, 0);
@@ -93,6 +87,15 @@ pub(super) const PREPARED: &[Told] = &[
         },
     },
 ];
+
+/// A pair whose active the manager alone has lost, at the moment when the successor's record is
+/// prepared.
+fn prepared_pair(world: &mut World) -> (usize, usize) {
+    let (active, standby) = pair(world);
+    cut_both(world, active, 0);
+    world.run_to(Moment::Prepared, 200 * MS);
+    (active, standby)
+}
 
 /// The manager dies when a record that is prepared is on its disk, or soon after, and is back soon.
 fn dies_when_prepared(world: &mut World) {
