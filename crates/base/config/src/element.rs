@@ -24,7 +24,7 @@ use std::path::PathBuf;
 
 use vnfpool_model::{ElementId, PoolHandle};
 
-pub use parts::{Family, GateDriver, Health, Hooks, Lan, Path, Probe, Realtime, Ruleset};
+pub use parts::{Family, GateDriver, Health, Hooks, Lan, Path, Probe, Realtime, Ruleset, Sdk};
 
 use crate::diagnostic::Diagnostics;
 use crate::manager::read_metrics;
@@ -69,6 +69,8 @@ pub struct ElementConfig {
     pub gate: GateDriver,
     /// Scheduling of the heartbeat thread.
     pub realtime: Realtime,
+    /// Where a function registers that has its state replicated; none turns it off.
+    pub sdk: Option<Sdk>,
     /// Its ports.
     pub ports: ElementPorts,
 }
@@ -129,6 +131,7 @@ fn read_file(root: Table<'_>) -> Option<ElementConfig> {
     let metrics = root.table("metrics").and_then(read_metrics);
     let gate = root.table("gate").map(parts::read_gate);
     let realtime = root.table("realtime").map(parts::read_realtime);
+    let sdk = root.table("sdk").and_then(parts::read_sdk);
     let labels = read_labels(&root, rack);
     if let Some(function) = &function
         && let Err(error) = PoolHandle::new(function.as_str())
@@ -163,6 +166,7 @@ fn read_file(root: Table<'_>) -> Option<ElementConfig> {
         metrics,
         gate: gate.unwrap_or_default(),
         realtime: realtime.unwrap_or_default(),
+        sdk,
         ports,
     })
 }

@@ -25,7 +25,7 @@ pub const VALUE_BYTES_MAX: usize = 32 * 1_024;
 /// Most classes of a function.
 pub const CLASSES_MAX: usize = 16;
 
-/// Longest name of a function, class or format, in bytes.
+/// Longest name of a function, in bytes.
 pub const NAME_BYTES_MAX: usize = 64;
 
 /// Bytes of the length before each message.

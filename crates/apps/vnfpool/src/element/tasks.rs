@@ -61,6 +61,7 @@ async fn steer(agent: Arc<Agent>) {
             _ = interval.tick() => {}
             () = agent.changed.notified() => {}
         }
+        agent.tell_function_all();
         agent
             .sync
             .steer(&agent.pulse.view().slots, &agent.mesh.connections());

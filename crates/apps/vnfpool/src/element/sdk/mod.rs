@@ -1,0 +1,194 @@
+//! The function beside this agent: a socket at which it registers, the tables of its state, and how it
+//! is told what this element is.
+//!
+//! ```text
+//!   function ==Unix socket== sdk thread (server, a Session each) -+-> Class (table, log) --> Source --> stream
+//!                                   ^                             |         ^
+//!                 roles, bell ------+                             |         +-- Sink <-- stream of the active
+//!                                                                 +-> FunctionHealth --> health thread
+//! ```
+//!
+//! A [`session::Session`] has no socket and no clock: bytes in, bytes out. The tables are shared with
+//! the threads of the state streams, under one short lock each.
+
+mod bell;
+mod class;
+mod feed;
+mod function;
+mod log;
+mod server;
+mod session;
+mod sink;
+mod source;
+mod table;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use vnfpool_model::{Epoch, Role, SlotId, Time};
+use vnfpool_wire::sdk::{CLASSES_MAX, LevelKind};
+
+use self::bell::Bell;
+pub(crate) use self::class::{Class, ClassSpec};
+pub(crate) use self::function::FunctionHealth;
+pub(crate) use self::log::{Change, Item, Reading};
+pub(crate) use self::server::start;
+pub(crate) use self::sink::Sink;
+pub(crate) use self::source::{Chunk, Handed, Source};
+
+/// What this element is in a slot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct SlotRole {
+    pub(crate) name: String,
+    pub(crate) role: Role,
+    pub(crate) epoch: Epoch,
+}
+
+/// What the threads share: roles, tables, the function.
+#[derive(Debug)]
+pub(crate) struct Hub {
+    element: String,
+    pool: String,
+    bell: Bell,
+    health: Arc<FunctionHealth>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    slots: BTreeMap<SlotId, SlotRole>,
+    classes: BTreeMap<SlotId, BTreeMap<String, Arc<Class>>>,
+    /// Of the registered function.
+    specs: Vec<ClassSpec>,
+    /// Counts changes of `slots`.
+    revision: u64,
+}
+
+impl Hub {
+    /// Nothing is registered; no slot is known.
+    ///
+    /// # Errors
+    /// Without a descriptor to wake the thread with.
+    pub(crate) fn new(
+        element: String,
+        pool: String,
+        health: Arc<FunctionHealth>,
+    ) -> std::io::Result<Self> {
+        Ok(Self {
+            element,
+            pool,
+            bell: Bell::new()?,
+            health,
+            state: Mutex::new(State::default()),
+        })
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes in what this element is in a slot. What is older than known changes nothing.
+    pub(crate) fn set_role(&self, slot: SlotId, news: SlotRole) {
+        let mut state = self.state();
+        let known = state.slots.get(&slot);
+        if known.is_some_and(|known| *known == news || known.epoch > news.epoch) {
+            return;
+        }
+        let tenure = tenure(&news);
+        state.slots.insert(slot, news);
+        state.revision += 1;
+        for class in state.classes.entry(slot).or_default().values() {
+            class.state().set_tenure(tenure);
+        }
+        state.create_classes(&self.bell);
+        self.bell.ring();
+    }
+
+    /// The slot is not this element's any more; its state goes.
+    pub(crate) fn remove_slot(&self, slot: SlotId) {
+        let mut state = self.state();
+        if state.slots.remove(&slot).is_none() {
+            return;
+        }
+        for class in state.classes.remove(&slot).unwrap_or_default().values() {
+            class.state().set_tenure(None);
+        }
+        state.revision += 1;
+        self.bell.ring();
+    }
+
+    /// Lets entries go whose time is over. The active decides that, its copies follow.
+    fn sweep(&self, now: Time) {
+        let classes: Vec<_> = {
+            let state = self.state();
+            state
+                .classes
+                .values()
+                .flat_map(BTreeMap::values)
+                .cloned()
+                .collect()
+        };
+        for class in classes {
+            let mut state = class.state();
+            if state.tenure().is_some() {
+                state.table.sweep(now);
+            }
+        }
+    }
+
+    /// The classes of a slot that are sent to a successor.
+    pub(crate) fn replicated(&self, slot: SlotId) -> Vec<(ClassSpec, Arc<Class>)> {
+        let state = self.state();
+        let classes = state
+            .classes
+            .get(&slot)
+            .into_iter()
+            .flat_map(BTreeMap::values);
+        let spec_of = |class: &Arc<Class>| class.state().spec().cloned();
+        let specs = classes.filter_map(|class| Some((spec_of(class)?, Arc::clone(class))));
+        specs
+            .filter(|(spec, _)| spec.level.kind() != LevelKind::LevelNone)
+            .collect()
+    }
+
+    /// The class that a stream of the active fills, made if it is not there: this element's function
+    /// may not run yet. None for a slot that is not ours, and beyond the bound on classes.
+    pub(crate) fn class(&self, slot: SlotId, name: &str) -> Option<Arc<Class>> {
+        let mut state = self.state();
+        let tenure = state.slots.get(&slot).map(tenure)?;
+        let classes = state.classes.entry(slot).or_default();
+        if !classes.contains_key(name) {
+            if classes.len() >= CLASSES_MAX {
+                return None;
+            }
+            let class = Arc::new(Class::new(self.bell.clone()));
+            class.state().set_tenure(tenure);
+            classes.insert(name.to_owned(), class);
+        }
+        classes.get(name).cloned()
+    }
+}
+
+impl State {
+    /// Makes the classes of the registered function in every slot.
+    fn create_classes(&mut self, bell: &Bell) {
+        for (slot, role) in &self.slots {
+            let classes = self.classes.entry(*slot).or_default();
+            for spec in &self.specs {
+                let class = classes.entry(spec.name.clone()).or_insert_with(|| {
+                    let class = Class::new(bell.clone());
+                    class.state().set_tenure(tenure(role));
+                    Arc::new(class)
+                });
+                class.state().set_spec(spec.clone());
+            }
+        }
+    }
+}
+
+/// The epoch in which puts are taken; none while this element is not the active.
+fn tenure(slot: &SlotRole) -> Option<u64> {
+    (slot.role == Role::Active).then(|| slot.epoch.fencing_token())
+}
