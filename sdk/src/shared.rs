@@ -254,15 +254,15 @@ impl State {
     }
 
     pub(crate) fn committed(&mut self, answer: Committed) {
-        let asked = |commits: &&mut Commits| {
-            commits
-                .asked
-                .front()
-                .is_some_and(|(id, _)| *id == answer.id)
-        };
-        let Some(commits) = self.commits.values_mut().find(asked) else {
+        let place = |commits: &Commits| commits.asked.iter().position(|(id, _)| *id == answer.id);
+        let found = self
+            .commits
+            .values_mut()
+            .find_map(|commits| Some((place(commits)?, commits)));
+        let Some((place, commits)) = found else {
             return;
         };
+        let callers = commits.asked.remove(place).map(|(_, callers)| callers);
         let outcome = match (answer.held, std::mem::take(&mut commits.has_refused)) {
             (true, false) => Ok(()),
             (true, true) => Err(CommitError::Refused),
@@ -271,12 +271,7 @@ impl State {
                 text: answer.text,
             }),
         };
-        for caller in commits
-            .asked
-            .pop_front()
-            .map(|(_, callers)| callers)
-            .unwrap_or_default()
-        {
+        for caller in callers.unwrap_or_default() {
             // One that has given up asks no more.
             let _ = caller.send(outcome.clone());
         }
@@ -338,5 +333,94 @@ impl State {
             wire::encode(&Request { kind }, &mut self.out);
         }
         std::mem::swap(&mut self.out, buffer);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Function;
+
+    fn connected() -> Shared {
+        let shared = Shared::new(Function::new("f", "1"));
+        shared.state().connected(1024);
+        shared.state().set_tenure(1, Some(1));
+        shared
+    }
+
+    const TARGET: Target = Target {
+        slot: 1,
+        class: 0,
+        epoch: 1,
+    };
+
+    /// The ids of the commits that are sent.
+    fn commits(shared: &Shared) -> Vec<u64> {
+        let mut out = BytesMut::new();
+        shared.state().take_output(&mut out);
+        let next = || wire::decode::<Request>(&mut out).unwrap()?.kind;
+        let ids = std::iter::from_fn(next).filter_map(|kind| match kind {
+            Kind::Commit(commit) => Some(commit.id),
+            _ => None,
+        });
+        ids.collect()
+    }
+
+    fn commit(shared: &Shared) -> oneshot::Receiver<Result<(), CommitError>> {
+        let (caller, outcome) = oneshot::channel();
+        shared.state().commit(1, 0, caller);
+        outcome
+    }
+
+    fn held(id: u64) -> Committed {
+        Committed {
+            id,
+            held: true,
+            ..Committed::default()
+        }
+    }
+
+    /// Goal: many callers make one question, and answers find theirs in whatever order they come: a
+    /// later one can be known at once while the agent has not looked at the earlier one again.
+    #[test]
+    fn commits_share_a_question_and_answers_come_in_any_order() {
+        let shared = connected();
+        let (mut one, mut two) = (commit(&shared), commit(&shared));
+        let first = commits(&shared);
+        let mut three = commit(&shared);
+        let second = commits(&shared);
+        assert_eq!((first.len(), second.len()), (1, 1));
+        shared.state().committed(held(second[0]));
+        assert_eq!(three.try_recv(), Ok(Ok(())));
+        assert!(one.try_recv().is_err());
+        shared.state().committed(held(first[0]));
+        assert_eq!((one.try_recv(), two.try_recv()), (Ok(Ok(())), Ok(Ok(()))));
+    }
+
+    #[test]
+    fn a_commit_of_refused_changes_fails() {
+        let shared = connected();
+        let mut outcome = commit(&shared);
+        shared.state().refused(1, 0);
+        let ids = commits(&shared);
+        shared.state().committed(held(ids[0]));
+        assert_eq!(outcome.try_recv(), Ok(Err(CommitError::Refused)));
+    }
+
+    /// Goal: what is under way has a bound, and who waits for room hears of the end of the connection.
+    #[tokio::test]
+    async fn a_put_waits_for_room() {
+        let shared = connected();
+        shared.put(TARGET, b"k", Some(&[0; 2048]), 0).await.unwrap();
+        let waits = shared.put(TARGET, b"k", None, 0);
+        tokio::pin!(waits);
+        let soon = std::time::Duration::from_millis(20);
+        assert!(tokio::time::timeout(soon, &mut waits).await.is_err());
+        shared.state().taken(1);
+        shared.room.notify_waiters();
+        assert_eq!(waits.await, Ok(()));
+        assert_eq!(shared.state().disconnected(), 1);
+        let put = shared.put(TARGET, b"k", None, 0).await;
+        assert_eq!(put, Err(PutError::Disconnected));
     }
 }
