@@ -40,6 +40,7 @@ use vnfpool_conntrack::Scope;
 use vnfpool_heartbeat::PathSpec;
 use vnfpool_linux::{addresses, links, preflight, realtime};
 use vnfpool_model::Incarnation;
+use vnfpool_statesync::class::{Bounds, Level};
 use vnfpool_succession::element::Input;
 use vnfpool_transport::enrolment;
 use vnfpool_transport::pki::Credentials;
@@ -53,7 +54,7 @@ use self::mesh::Mesh;
 use self::plane::DataPlane;
 use self::pulse::{Command, Pulse};
 use self::resume::{furnish, open_keys, open_paths, resume, take_up};
-use self::sync::SyncHub;
+use self::sync::{Class, SyncHub};
 use crate::cli::args::{ElementJoin, ElementRun};
 use crate::daemon;
 
@@ -184,7 +185,7 @@ async fn serve_behind(start: Start) -> anyhow::Result<()> {
     if let Err(error) = vnfpool_conntrack::enable_events() {
         tracing::warn!("service state may be incomplete: {error}");
     }
-    let sync = Arc::new(SyncHub::new(pulse.clone(), scope(&config)));
+    let sync = Arc::new(sync_hub(&config, &credentials, incarnation, pulse.clone()));
     let rejections = Arc::new(RejectionCounters::default());
     let mesh = Mesh::start(
         config.pool.clone(),
@@ -247,6 +248,18 @@ async fn serve_behind(start: Start) -> anyhow::Result<()> {
     tasks.shutdown().await;
     agent.finish_hooks().await;
     outcome.map_err(tasks::unless_panicked)
+}
+
+/// What will replicate the function's state.
+fn sync_hub(
+    config: &ElementConfig,
+    credentials: &Credentials,
+    incarnation: Incarnation,
+    pulse: Pulse,
+) -> SyncHub {
+    let connections = Class::conntrack(scope(config), Level::Bounded(Bounds::DEFAULT));
+    let (credentials, scope) = (credentials.clone(), scope(config));
+    SyncHub::new(pulse, incarnation, credentials, scope, vec![connections])
 }
 
 /// Everything that this machine or process lacks, in one line.
