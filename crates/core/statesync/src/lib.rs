@@ -1,30 +1,42 @@
 //! Replication of service state, as sans-IO machines: no clock, socket, task or randomness.
 //!
-//! One [`Sender`] per standby on the active, one [`Receiver`] on each standby, a reliable ordered
-//! stream between them (it may break at any byte). Entries and keys are opaque bytes; the
-//! [`wire`] module says how frames look.
+//! One [`Sender`] per standby and class of state on the active, one [`Receiver`] on each standby, a
+//! reliable ordered stream between them (it may break at any byte). Keys and values are opaque
+//! bytes; [`class`] says what a class is and how its level is agreed on, [`wire`] how frames look.
 //!
 //! # Why the copy is right
 //!
 //! The source is a table that tells of every change after it was made, in order, or says that it
-//! lost some ([`SenderInput::Overrun`]). A snapshot is read from the table in chunks while changes
-//! go on, and both go into the same stream.
+//! lost some ([`SenderInput::Overrun`]). Both ends keep an [`index`](self) of what was told: a hash
+//! of each key, a hash of its value, and the sum of both over each of [`BUCKETS`] buckets.
 //!
-//! *A change after a snapshot's entry* is no problem: it is applied after it. *A change before
-//! it*, whose entry was read from the table still earlier, would be undone by it. That can happen
-//! only to entries that changed between the reading of a chunk and its arrival here, so the sender
+//! *A scan* reads the table in chunks while changes go on, and tells what differs from the index.
+//! The first one, to a standby of which nothing is known, finds everything different: that is the
+//! snapshot. After a loss it finds what the loss hid, and nothing else is sent. From time to time
+//! it looks whether anything escaped (and how long entries live by now).
+//!
+//! *A change after a scan's entry* is no problem: it is applied after it. *A change before it*,
+//! whose entry was read from the table still earlier, would be undone by it. That can happen only
+//! to entries that changed between the reading of a chunk and its arrival here, so the sender
 //! remembers the keys of changes since the chunk before the last one arrived and leaves those
-//! entries out of the chunk ([`SenderInput::SnapshotChunk`] says what the driver has to keep).
-//! They are not missing: the change itself told the receiver.
+//! entries out of the chunk ([`SenderInput::ScanChunk`] says what the driver has to keep). They are
+//! not missing: the change itself told the receiver.
 //!
-//! After a loss everything begins anew with a snapshot, and every entry sent before its end
-//! replaces what the receiver has instead of updating it, since the loss may have hidden the end of
-//! one connection and the begin of another. For the same reason no change from before the loss may
-//! follow it ([`SenderInput::Overrun`]): it would keep newer entries out of the snapshot.
+//! Every entry that is sent while a loss is not repaired replaces what the receiver has instead of
+//! updating it, since the loss may have hidden the end of one connection and the begin of another.
+//! For the same reason no change from before the loss may follow it: it would keep newer entries
+//! out of the scan.
 //!
-//! So the last word on each key is the source's last word on it. What the source has never
-//! mentioned since the begin of the snapshot, the receiver deletes at its end.
+//! So the last word on each key is the source's last word on it.
+//!
+//! *The standby's own table* may lose entries (it ran full, one expired) or hold more than it was
+//! told. So the receiver scans too: it deletes what the index does not know, and forgets what is
+//! not there. *The sums of the buckets* travel in the stream, so they are compared at the same
+//! position of it: what differs is asked for again, a bucket at a time. Nothing that differs
+//! stays so for longer than a round of all of this ([`Limits::audit_interval`]).
 
+pub mod class;
+mod index;
 mod receiver;
 mod sender;
 pub mod wire;
@@ -32,14 +44,47 @@ pub mod wire;
 #[cfg(test)]
 mod tests;
 
+pub use index::BUCKETS;
 pub use receiver::{
     OUTSTANDING_BYTES_MAX, Receiver, ReceiverAction, ReceiverInput, ReceiverStatus, Ticket,
+    Watermark,
 };
-pub use sender::{
-    Change, Limits, Sender, SenderAction, SenderInput, SenderStatus, UNACKED_BYTES_MAX,
-};
+pub use sender::{Limits, Sender, SenderAction, SenderInput, SenderStatus, UNACKED_BYTES_MAX};
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
+
+/// Longest key, in bytes.
+pub const KEY_BYTES_MAX: usize = 2 * 1024;
+/// Longest value, in bytes.
+pub const VALUE_BYTES_MAX: usize = 32 * 1024;
+
+/// An entry of a table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Item {
+    /// What it is found by; at most [`KEY_BYTES_MAX`] bytes.
+    pub key: Bytes,
+    /// Everything else that lasts; at most [`VALUE_BYTES_MAX`] bytes.
+    pub value: Bytes,
+    /// Seconds until it expires, as things are now; 0: never.
+    pub ttl_s: u32,
+}
+
+/// A change of the source's table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// An entry appeared, or changed.
+    Put {
+        /// The entry with everything needed to create it.
+        item: Item,
+        /// It appeared: whatever the standby has under its key is of another life.
+        is_new: bool,
+    },
+    /// An entry is gone.
+    Delete {
+        /// Its key.
+        key: Bytes,
+    },
+}
 
 /// What a machine wants done.
 #[derive(Debug)]

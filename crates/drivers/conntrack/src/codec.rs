@@ -1,22 +1,27 @@
-//! Entries and keys as bytes between elements. All numbers in network byte order.
+//! Entries as keys and values of the state stream. All numbers in network byte order.
 //!
 //! ```text
-//! entry  version(1)=1  flags(1)  protocol(1)  state kind(1)  status(4)  timeout s(4)
-//!        original tuple  [reply tuple]  [zone]  [mark(4)]
+//! key    version(1)=1  flags(1)  protocol(1)  original tuple  [zone]
+//! value  flags(1)  state kind(1)  status(4)  [reply tuple]  [mark(4)]
 //!        [tcp: state(1) scales(2) flags(2) | sctp: state(1) tags(8)]
 //!        [labels(16)]  [seq adjust original(12)]  [seq adjust reply(12)]
 //!        [helper: length(1) name]
-//! key    version(1)=1  flags(1)  protocol(1)  original tuple  [zone]
 //! tuple  source(4|16)  destination(4|16)  [ports: source(2) destination(2)
 //!        | icmp: id(2) type(1) code(1)]            by the protocol
 //! zone   id(2)  direction(1): 0 both, 1 original, 2 reply
-//! flags  1 IPv6, 2 reply present (else the inverse of the original), 4 zone, 8 mark,
-//!        16 labels, 32 and 64 sequence adjustment, 128 helper
+//! flags  of a key: 1 IPv6, 4 zone
+//!        of a value: 2 reply present (else the inverse of the original), 8 mark, 16 labels,
+//!        32 and 64 sequence adjustment, 128 helper
 //! ```
+//!
+//! The time that an entry has left is not of its value: it changes all the time, and goes beside it.
 //!
 //! Decoding is total: any bytes give an entry that the kernel could hold, or an error.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use bytes::{BufMut, BytesMut};
+use vnfpool_statesync::Item;
 
 use crate::entry::{
     Entry, EntryError, HELPER_NAME_BYTES_MAX, HelperName, ProtocolState, SctpInfo, SeqAdjust,
@@ -27,7 +32,7 @@ use crate::tuple::{Key, Layer4, Tuple, TupleError, Zone, ZoneDirection, has_port
 /// The version of the format that this crate writes and reads.
 pub const FORMAT_VERSION: u8 = 1;
 
-/// Upper bound of the length of an encoded entry.
+/// Upper bound of the length of an encoded key and value together.
 pub const ENTRY_BYTES_MAX: usize = 12 + 36 + 36 + 3 + 4 + 9 + 16 + 24 + 1 + HELPER_NAME_BYTES_MAX;
 
 const IPV6: u8 = 1;
@@ -78,11 +83,33 @@ impl From<TupleError> for DecodeError {
     }
 }
 
-/// Appends `entry` to `out`.
-pub fn encode_entry(entry: &Entry, out: &mut Vec<u8>) {
+/// `entry` as an item of the state stream, cut from `buffer` (which is refilled when it is used
+/// up, so that an item costs no allocation of its own).
+pub fn item(entry: &Entry, buffer: &mut BytesMut) -> Item {
+    buffer.reserve(ENTRY_BYTES_MAX);
+    encode_key(&entry.key, buffer);
+    let key = buffer.split().freeze();
+    encode_value(entry, buffer);
+    Item {
+        key,
+        value: buffer.split().freeze(),
+        ttl_s: entry.timeout_s,
+    }
+}
+
+/// Reads an item of the state stream.
+///
+/// # Errors
+/// [`DecodeError`] names the first thing that is wrong.
+pub fn entry(item: &Item) -> Result<Entry, DecodeError> {
+    decode_value(decode_key(&item.key)?, &item.value, item.ttl_s)
+}
+
+/// Appends everything of `entry` but its key and its timeout to `out`.
+pub fn encode_value(entry: &Entry, out: &mut BytesMut) {
     let original = &entry.key.original;
     let plain = entry.reply == original.inverse();
-    let mut flags = key_flags(&entry.key);
+    let mut flags = 0;
     for (present, bit) in [
         (!plain, REPLY),
         (entry.mark != 0, MARK),
@@ -98,26 +125,23 @@ pub fn encode_entry(entry: &Entry, out: &mut Vec<u8>) {
         ProtocolState::Tcp(_) => STATE_TCP,
         ProtocolState::Sctp(_) => STATE_SCTP,
     };
-    out.extend_from_slice(&[FORMAT_VERSION, flags, original.protocol, state_kind]);
+    out.extend_from_slice(&[flags, state_kind]);
     out.extend_from_slice(&entry.status.0.to_be_bytes());
-    out.extend_from_slice(&entry.timeout_s.to_be_bytes());
-    encode_tuple(original, out);
     if !plain {
         encode_tuple(&entry.reply, out);
     }
-    encode_zone(entry.key.zone, out);
     if entry.mark != 0 {
         out.extend_from_slice(&entry.mark.to_be_bytes());
     }
     match entry.state {
         ProtocolState::None => {}
         ProtocolState::Tcp(tcp) => {
-            out.push(tcp.state);
+            out.put_u8(tcp.state);
             out.extend_from_slice(&tcp.window_scale);
             out.extend_from_slice(&tcp.flags);
         }
         ProtocolState::Sctp(sctp) => {
-            out.push(sctp.state);
+            out.put_u8(sctp.state);
             out.extend_from_slice(&sctp.tags[0].to_be_bytes());
             out.extend_from_slice(&sctp.tags[1].to_be_bytes());
         }
@@ -135,36 +159,37 @@ pub fn encode_entry(entry: &Entry, out: &mut Vec<u8>) {
     }
     if let Some(helper) = &entry.helper {
         let name = helper.as_bytes();
-        out.push(u8::try_from(name.len()).unwrap_or_default());
+        out.put_u8(u8::try_from(name.len()).unwrap_or_default());
         out.extend_from_slice(name);
     }
 }
 
 /// Appends `key` to `out`.
-pub fn encode_key(key: &Key, out: &mut Vec<u8>) {
+pub fn encode_key(key: &Key, out: &mut BytesMut) {
     out.extend_from_slice(&[FORMAT_VERSION, key_flags(key), key.original.protocol]);
     encode_tuple(&key.original, out);
     encode_zone(key.zone, out);
 }
 
-/// Reads an entry; `bytes` must hold nothing else.
+/// Reads the value of the entry of `key`, which has `timeout_s` seconds left; `bytes` must hold
+/// nothing else.
 ///
 /// # Errors
 /// [`DecodeError`] names the first thing that is wrong.
-pub fn decode_entry(bytes: &[u8]) -> Result<Entry, DecodeError> {
+pub fn decode_value(key: Key, bytes: &[u8], timeout_s: u32) -> Result<Entry, DecodeError> {
     let mut reader = Reader { rest: bytes };
-    let flags = reader.version_and_flags()?;
-    let protocol = reader.byte()?;
+    let flags = reader.byte()?;
+    if flags & (IPV6 | ZONE) != 0 {
+        return Err(DecodeError::Value { field: "flags" });
+    }
     let state_kind = reader.byte()?;
     let status = Status(reader.be32()?);
-    let timeout_s = reader.be32()?;
-    let original = reader.tuple(protocol, flags)?;
+    let original = key.original;
     let reply = if flags & REPLY == 0 {
         original.inverse()
     } else {
-        reader.tuple(protocol, flags)?
+        reader.tuple(original.protocol, family(&key))?
     };
-    let zone = reader.zone(flags)?;
     let mark = if flags & MARK == 0 { 0 } else { reader.be32()? };
     let state = reader.state(state_kind)?;
     let labels = if flags & LABELS == 0 {
@@ -191,7 +216,7 @@ pub fn decode_entry(bytes: &[u8]) -> Result<Entry, DecodeError> {
     };
     reader.end()?;
     let entry = Entry {
-        key: Key { original, zone },
+        key,
         reply,
         status,
         timeout_s,
@@ -223,13 +248,17 @@ pub fn decode_key(bytes: &[u8]) -> Result<Key, DecodeError> {
     Ok(Key { original, zone })
 }
 
+fn family(key: &Key) -> u8 {
+    if key.original.src.is_ipv6() { IPV6 } else { 0 }
+}
+
 fn key_flags(key: &Key) -> u8 {
-    let family = if key.original.src.is_ipv6() { IPV6 } else { 0 };
+    let family = family(key);
     let zone = if key.zone == Zone::default() { 0 } else { ZONE };
     family | zone
 }
 
-fn encode_tuple(tuple: &Tuple, out: &mut Vec<u8>) {
+fn encode_tuple(tuple: &Tuple, out: &mut BytesMut) {
     for address in [tuple.src, tuple.dst] {
         match address {
             IpAddr::V4(address) => out.extend_from_slice(&address.octets()),
@@ -249,12 +278,12 @@ fn encode_tuple(tuple: &Tuple, out: &mut Vec<u8>) {
     }
 }
 
-fn encode_zone(zone: Zone, out: &mut Vec<u8>) {
+fn encode_zone(zone: Zone, out: &mut BytesMut) {
     if zone == Zone::default() {
         return;
     }
     out.extend_from_slice(&zone.id.to_be_bytes());
-    out.push(match zone.direction {
+    out.put_u8(match zone.direction {
         ZoneDirection::Both => 0,
         ZoneDirection::Original => 1,
         ZoneDirection::Reply => 2,

@@ -174,6 +174,17 @@ impl Status {
     /// The destination is translated.
     pub const DST_NAT: u32 = 1 << 5;
 
+    /// The bits that mean the same in another kernel: those above, the connection is an expected
+    /// one (`IPS_EXPECTED`), its sequence numbers are adjusted, its timeout is fixed. The rest says
+    /// how far this kernel's own work on it is.
+    pub const REPLICATED: u32 = 1 | 0x3e | 1 << 6 | 1 << 10;
+
+    /// These bits without those that mean nothing elsewhere.
+    #[must_use]
+    pub const fn replicated(self) -> Self {
+        Self(self.0 & Self::REPLICATED)
+    }
+
     /// Whether all bits of `bits` are set.
     #[must_use]
     pub const fn has(self, bits: u32) -> bool {

@@ -4,9 +4,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use proptest::prelude::*;
 
-use crate::codec::{
-    DecodeError, ENTRY_BYTES_MAX, decode_entry, decode_key, encode_entry, encode_key,
-};
+use bytes::{Bytes, BytesMut};
+use vnfpool_statesync::Item;
+
+use crate::codec::{self, DecodeError, ENTRY_BYTES_MAX};
 use crate::entry::{
     Entry, HelperName, ProtocolState, SctpInfo, SeqAdjust, Status, TcpInfo, tcp_flags,
 };
@@ -136,55 +137,64 @@ fn entry() -> impl Strategy<Value = Entry> {
     })
 }
 
-fn encoded(entry: &Entry) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    encode_entry(entry, &mut bytes);
-    bytes
+fn encoded(entry: &Entry) -> Item {
+    codec::item(entry, &mut BytesMut::new())
+}
+
+/// `bytes` with some of them changed.
+fn changed(bytes: &Bytes, changes: &[(prop::sample::Index, u8)]) -> Bytes {
+    let mut bytes = bytes.to_vec();
+    for (at, value) in changes {
+        let at = at.index(bytes.len());
+        bytes[at] = *value;
+    }
+    bytes.into()
 }
 
 proptest! {
     #[test]
     fn entries_survive_the_codec(entry in entry()) {
-        let bytes = encoded(&entry);
-        prop_assert!(bytes.len() <= ENTRY_BYTES_MAX);
-        prop_assert_eq!(decode_entry(&bytes), Ok(entry));
-    }
-
-    #[test]
-    fn keys_survive_the_codec(entry in entry()) {
-        let mut bytes = Vec::new();
-        encode_key(&entry.key, &mut bytes);
-        prop_assert_eq!(decode_key(&bytes), Ok(entry.key));
+        let item = encoded(&entry);
+        prop_assert!(item.key.len() + item.value.len() <= ENTRY_BYTES_MAX);
+        prop_assert_eq!(codec::decode_key(&item.key), Ok(entry.key));
+        prop_assert_eq!(codec::entry(&item), Ok(entry));
     }
 
     #[test]
     fn every_cut_and_every_tail_is_noticed(entry in entry(), cut in any::<prop::sample::Index>()) {
-        let mut bytes = encoded(&entry);
-        let cut = cut.index(bytes.len());
-        prop_assert_eq!(decode_entry(&bytes[..cut]), Err(DecodeError::Truncated));
-        bytes.push(0);
-        prop_assert_eq!(decode_entry(&bytes), Err(DecodeError::Trailing { extra: 1 }));
+        let Item { key, value, ttl_s } = encoded(&entry);
+        let cut_value = Item { key: key.clone(), value: value.slice(..cut.index(value.len())), ttl_s };
+        prop_assert_eq!(codec::entry(&cut_value), Err(DecodeError::Truncated));
+        let cut_key = Item { key: key.slice(..cut.index(key.len())), value: value.clone(), ttl_s };
+        prop_assert_eq!(codec::entry(&cut_key), Err(DecodeError::Truncated));
+        let longer = |bytes: &Bytes| Bytes::from([bytes, &[0_u8][..]].concat());
+        let tail = Item { key: key.clone(), value: longer(&value), ttl_s };
+        prop_assert_eq!(codec::entry(&tail), Err(DecodeError::Trailing { extra: 1 }));
+        prop_assert_eq!(codec::decode_key(&longer(&key)), Err(DecodeError::Trailing { extra: 1 }));
     }
 
     /// Whatever is accepted is an entry of the kernel and means the same when encoded again.
     #[test]
     fn hostile_bytes_give_an_error_or_a_possible_entry(
         entry in entry(),
-        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..6),
+        of_key in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4),
+        of_value in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..6),
         random in prop::collection::vec(any::<u8>(), 0..200),
     ) {
-        let mut bytes = encoded(&entry);
-        for (at, value) in changes {
-            let at = at.index(bytes.len());
-            bytes[at] = value;
-        }
-        for bytes in [bytes, random] {
-            if let Ok(entry) = decode_entry(&bytes) {
+        let item = encoded(&entry);
+        let hostile = Item {
+            key: changed(&item.key, &of_key),
+            value: changed(&item.value, &of_value),
+            ttl_s: item.ttl_s,
+        };
+        let noise = Item { value: random.clone().into(), ..item };
+        for item in [hostile, noise] {
+            if let Ok(entry) = codec::entry(&item) {
                 prop_assert_eq!(entry.check(), Ok(()));
-                prop_assert_eq!(decode_entry(&encoded(&entry)), Ok(entry));
+                prop_assert_eq!(codec::entry(&encoded(&entry)), Ok(entry));
             }
-            let _ = decode_key(&bytes);
         }
+        let _ = codec::decode_key(&random);
     }
 
     /// An update as we write it, read as if the kernel had sent it. The reply tuple is not part

@@ -1,8 +1,7 @@
 //! The standby's side: the stream's operations, carried out in the kernel.
 
-use std::collections::HashSet;
-
-use vnfpool_statesync::{ReceiverAction, Ticket};
+use bytes::{Bytes, BytesMut};
+use vnfpool_statesync::{Item, ReceiverAction, ReceiverInput, Ticket};
 
 use crate::codec::{self, DecodeError};
 use crate::dump::{Dump, DumpProgress, Family};
@@ -10,7 +9,6 @@ use crate::entry::ProtocolState;
 use crate::inject::{Failure, InjectStats, Injector};
 use crate::netlink::socket::NetlinkError;
 use crate::scope::Scope;
-use crate::tuple::Key;
 
 /// An operation of the stream could not be carried out.
 #[derive(Debug, thiserror::Error)]
@@ -26,57 +24,49 @@ pub enum SinkError {
 
 /// Applies replicated connections to the kernel of the calling thread's network namespace, in the
 /// order in which they come.
-///
-/// Calls between [`Sink::begin_generation`] and [`Sink::remove_others`] also note which
-/// connections the active still has, so that the rest can be removed.
 #[derive(Debug)]
 pub struct Sink {
     injector: Injector,
-    generation: Option<(u32, HashSet<Key>)>,
+    scope: Scope,
+    sweep: Option<(u16, Dump)>,
+    failures: Vec<Failure>,
 }
 
 impl Sink {
-    /// Opens the kernel's table.
+    /// Opens the kernel's table, of which the connections within `scope` are the stream's.
     ///
     /// # Errors
     /// [`NetlinkError::Open`] without the privilege or the kernel module.
-    pub fn open() -> Result<Self, NetlinkError> {
+    pub fn open(scope: Scope) -> Result<Self, NetlinkError> {
         Ok(Self {
             injector: Injector::open()?,
-            generation: None,
+            scope,
+            sweep: None,
+            failures: Vec::new(),
         })
     }
 
-    /// Carries out an action of the receiver's machine, within `scope` where it deletes what the
-    /// active did not mention. Returns the ticket that may be given back as applied after the next
-    /// [`Sink::flush`]; none for actions that are not the sink's.
+    /// Carries out an action of the receiver's machine. Returns the ticket that may be given back
+    /// as applied after the next [`Sink::flush`]; none for actions that are not the sink's.
     ///
     /// # Errors
     /// [`SinkError`]: tell the machine `ApplyFailed`.
-    pub fn apply(
-        &mut self,
-        action: &ReceiverAction,
-        scope: &Scope,
-    ) -> Result<Option<Ticket>, SinkError> {
+    pub fn apply(&mut self, action: &ReceiverAction) -> Result<Option<Ticket>, SinkError> {
         let ticket = match action {
-            ReceiverAction::BeginGeneration { ticket, generation } => {
-                self.begin_generation(*generation);
-                ticket
-            }
-            ReceiverAction::Upsert {
+            ReceiverAction::Put {
                 ticket,
                 is_new,
-                entry,
+                item,
             } => {
-                self.upsert(entry, *is_new)?;
+                self.put(item, *is_new)?;
                 ticket
             }
             ReceiverAction::Delete { ticket, key } => {
                 self.delete(key)?;
                 ticket
             }
-            ReceiverAction::RemoveOthers { ticket, generation } => {
-                self.remove_others(*generation, scope)?;
+            ReceiverAction::StartSweep { ticket, sweep } => {
+                self.start_sweep(*sweep)?;
                 ticket
             }
             ReceiverAction::Flush { ticket } => ticket,
@@ -85,23 +75,15 @@ impl Sink {
         Ok(Some(*ticket))
     }
 
-    /// A snapshot begins; one that was under way is given up.
-    pub fn begin_generation(&mut self, generation: u32) {
-        self.generation = Some((generation, HashSet::new()));
-    }
-
-    /// Queues the entry encoded in `bytes`; `is_new` as in [`Injector::upsert`].
+    /// Queues an item; `is_new` as in [`Injector::upsert`].
     ///
     /// # Errors
     /// [`SinkError::Decode`] leaves everything as it was.
-    pub fn upsert(&mut self, bytes: &[u8], is_new: bool) -> Result<(), SinkError> {
-        let mut entry = codec::decode_entry(bytes)?;
+    pub fn put(&mut self, item: &Item, is_new: bool) -> Result<(), SinkError> {
+        let mut entry = codec::entry(item)?;
         // This kernel sees none of its packets before it takes over.
         if let ProtocolState::Tcp(tcp) = &mut entry.state {
             *tcp = tcp.learning();
-        }
-        if let Some((_, touched)) = &mut self.generation {
-            touched.insert(entry.key);
         }
         Ok(self.injector.upsert(entry, is_new)?)
     }
@@ -111,52 +93,81 @@ impl Sink {
     /// # Errors
     /// [`SinkError::Decode`] leaves everything as it was.
     pub fn delete(&mut self, bytes: &[u8]) -> Result<(), SinkError> {
-        let key = codec::decode_key(bytes)?;
-        if let Some((_, touched)) = &mut self.generation {
-            touched.remove(&key);
-        }
-        Ok(self.injector.delete(key)?)
+        Ok(self.injector.delete(codec::decode_key(bytes)?)?)
+    }
+
+    /// Begins to read the keys of everything within the scope, after what is queued has reached the
+    /// kernel; a reading under way is dropped.
+    ///
+    /// # Errors
+    /// As [`Sink::flush`] and [`Dump::start`].
+    pub fn start_sweep(&mut self, sweep: u16) -> Result<(), NetlinkError> {
+        self.flush()?;
+        self.sweep = Some((sweep, Dump::start(Family::All)?));
+        Ok(())
+    }
+
+    /// Reads the next part of the sweep under way; none without one.
+    ///
+    /// # Errors
+    /// [`NetlinkError`]: the sweep is over then, and the machine has to be told `ApplyFailed`.
+    pub fn read_sweep(&mut self) -> Result<Option<ReceiverInput>, NetlinkError> {
+        let Some((sweep, mut dump)) = self.sweep.take() else {
+            return Ok(None);
+        };
+        let mut entries = Vec::new();
+        let progress = dump.next_chunk(&mut entries)?;
+        let is_last = match progress {
+            DumpProgress::Done if !dump.interrupted() => true,
+            // The kernel says that it left entries out: all over again, in the same sweep.
+            DumpProgress::Done => {
+                self.sweep = Some((sweep, Dump::start(Family::All)?));
+                false
+            }
+            DumpProgress::More => {
+                self.sweep = Some((sweep, dump));
+                false
+            }
+        };
+        let covered = entries.iter().filter(|entry| self.scope.covers(entry));
+        let mut buffer = BytesMut::new();
+        let keys = covered.map(|entry| {
+            codec::encode_key(&entry.key, &mut buffer);
+            buffer.split().freeze()
+        });
+        Ok(Some(ReceiverInput::SweepChunk {
+            sweep,
+            keys: keys.collect(),
+            is_last,
+        }))
+    }
+
+    /// Whether a sweep is under way.
+    #[must_use]
+    pub const fn sweeps(&self) -> bool {
+        self.sweep.is_some()
     }
 
     /// Brings everything queued into the kernel. After it, all that was queued before may be
-    /// acknowledged.
+    /// acknowledged, but for what [`Sink::take_failures`] has.
     ///
     /// # Errors
     /// [`NetlinkError`] when the kernel cannot be reached: open another sink and start over.
-    pub fn flush(&mut self) -> Result<Vec<Failure>, NetlinkError> {
-        self.injector.flush()
+    pub fn flush(&mut self) -> Result<(), NetlinkError> {
+        self.failures.extend(self.injector.flush()?);
+        Ok(())
     }
 
-    /// The snapshot of `generation` is complete: deletes the connections within `scope` that were
-    /// not in it and flushes. Returns how many; none if the generation is not the one begun.
-    ///
-    /// # Errors
-    /// [`NetlinkError`] when the kernel cannot be reached. The generation stays open.
-    pub fn remove_others(&mut self, generation: u32, scope: &Scope) -> Result<usize, NetlinkError> {
-        self.injector.flush()?;
-        let Some((_, touched)) = self
-            .generation
-            .take_if(|(current, _)| *current == generation)
-        else {
-            return Ok(0);
+    /// What the kernel refused since the last call, each with its key for
+    /// [`ReceiverInput::Unapplied`].
+    pub fn take_failures(&mut self) -> Vec<(Bytes, Failure)> {
+        let key = |failure: &Failure| {
+            let mut key = BytesMut::new();
+            codec::encode_key(&failure.key, &mut key);
+            key.freeze()
         };
-        let mut removed = 0;
-        let mut dump = Dump::start(Family::All)?;
-        let mut chunk = Vec::new();
-        loop {
-            let progress = dump.next_chunk(&mut chunk)?;
-            for entry in chunk.drain(..) {
-                if !touched.contains(&entry.key) && scope.covers(&entry) {
-                    self.injector.delete(entry.key)?;
-                    removed += 1;
-                }
-            }
-            if progress == DumpProgress::Done {
-                break;
-            }
-        }
-        self.injector.flush()?;
-        Ok(removed)
+        let failures = self.failures.drain(..);
+        failures.map(|failure| (key(&failure), failure)).collect()
     }
 
     /// What was done so far.

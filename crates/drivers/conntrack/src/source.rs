@@ -2,8 +2,8 @@
 
 use std::os::fd::{AsFd, BorrowedFd};
 
-use bytes::Bytes;
-use vnfpool_statesync::{Change, SenderInput};
+use bytes::BytesMut;
+use vnfpool_statesync::{Change, Item, SenderInput};
 
 use crate::codec;
 use crate::dump::{Dump, DumpProgress, Family, Fetcher};
@@ -11,10 +11,9 @@ use crate::entry::{Entry, ProtocolState};
 use crate::event::{Event, EventSource, ReadOutcome};
 use crate::netlink::socket::NetlinkError;
 use crate::scope::Scope;
-use crate::tuple::Key;
 
 /// Reads the connections of the function from the kernel, in the order that
-/// [`SenderInput::SnapshotChunk`] and [`SenderInput::Overrun`] ask for. Everything it gives has to
+/// [`SenderInput::ScanChunk`] and [`SenderInput::Overrun`] ask for. Everything it gives has to
 /// reach the machine in that order, from one thread: the one that opened it, since its sockets are
 /// of that thread's network namespace and are opened anew after an overrun.
 #[derive(Debug)]
@@ -25,6 +24,7 @@ pub struct Source {
     scope: Scope,
     dump: Option<(u32, Dump)>,
     waiting: Vec<Event>,
+    buffer: BytesMut,
     malformed: u64,
 }
 
@@ -42,6 +42,7 @@ impl Source {
             scope,
             dump: None,
             waiting: Vec::new(),
+            buffer: BytesMut::new(),
             malformed: 0,
         })
     }
@@ -73,13 +74,13 @@ impl Source {
     ///
     /// # Errors
     /// As [`Dump::start`].
-    pub fn start_snapshot(&mut self, generation: u32) -> Result<(), NetlinkError> {
+    pub fn start_scan(&mut self, generation: u32) -> Result<(), NetlinkError> {
         self.dump = Some((generation, Dump::start(Family::All)?));
         Ok(())
     }
 
     /// Drops the reading under way.
-    pub fn abort_snapshot(&mut self) {
+    pub fn abort_scan(&mut self) {
         self.dump = None;
     }
 
@@ -99,7 +100,7 @@ impl Source {
                 self.dump = Some((generation, dump));
                 false
             }
-            // The kernel says that it left entries out: all over again, in the same snapshot.
+            // The kernel says that it left entries out: all over again, in the same scan.
             DumpProgress::Done if dump.interrupted() => {
                 self.dump = Some((generation, Dump::start(Family::All)?));
                 false
@@ -109,12 +110,10 @@ impl Source {
                 true
             }
         };
-        Ok(Some(SenderInput::SnapshotChunk {
+        let items = entries.into_iter().map(|entry| self.item(entry));
+        Ok(Some(SenderInput::ScanChunk {
             generation,
-            entries: entries
-                .iter()
-                .map(|entry| (key_bytes(&entry.key), entry_bytes(entry)))
-                .collect(),
+            items: items.collect(),
             is_last,
         }))
     }
@@ -131,53 +130,54 @@ impl Source {
                 return Ok(None);
             }
             Event::Destroy(key) if !self.scope.may_cover(&key) => return Ok(None),
-            Event::New(entry) => Change::New {
-                key: key_bytes(&entry.key),
-                entry: entry_bytes(&entry),
+            Event::New(entry) => Change::Put {
+                item: self.item(entry),
+                is_new: true,
             },
             Event::Update(entry) => {
-                let key = key_bytes(&entry.key);
-                let entry = if entry.is_complete() {
-                    entry
-                } else if let Some(whole) = self.fetcher.get(&entry.key)? {
-                    whole
-                } else {
-                    // It ended meanwhile; its end is waiting to be read.
+                // What ended meanwhile: its end is waiting to be read.
+                let Some(entry) = self.whole(entry)? else {
                     return Ok(None);
                 };
-                Change::Update {
-                    key,
-                    entry: entry_bytes(&entry),
+                Change::Put {
+                    item: self.item(entry),
+                    is_new: false,
                 }
             }
-            Event::Destroy(key) => Change::Delete {
-                key: key_bytes(&key),
-            },
+            Event::Destroy(key) => {
+                codec::encode_key(&key, &mut self.buffer);
+                Change::Delete {
+                    key: self.buffer.split().freeze(),
+                }
+            }
         };
         Ok(Some(change))
     }
+
+    /// The connection of an UPDATE event, of which ctnetlink tells only what changed.
+    fn whole(&mut self, entry: Entry) -> Result<Option<Entry>, NetlinkError> {
+        self.fetcher.get(&entry.key)
+    }
+
+    fn item(&mut self, mut entry: Entry) -> Item {
+        entry.status = entry.status.replicated();
+        // Whether this kernel still learns says nothing about the next one.
+        if let ProtocolState::Tcp(tcp) = &mut entry.state {
+            *tcp = tcp.learnt();
+        }
+        if self.buffer.capacity() < codec::ENTRY_BYTES_MAX {
+            self.buffer.reserve(BUFFER_BYTES);
+        }
+        codec::item(&entry, &mut self.buffer)
+    }
 }
+
+/// Items share so much memory: it is free again when the last of them is.
+const BUFFER_BYTES: usize = 16 * 1024;
 
 impl AsFd for Source {
     /// Readable when changes wait. It changes with an overrun.
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.events.as_fd()
     }
-}
-
-fn entry_bytes(entry: &Entry) -> Bytes {
-    let mut entry = entry.clone();
-    // Whether this kernel still learns says nothing about the next one.
-    if let ProtocolState::Tcp(tcp) = &mut entry.state {
-        *tcp = tcp.learnt();
-    }
-    let mut bytes = Vec::with_capacity(codec::ENTRY_BYTES_MAX);
-    codec::encode_entry(&entry, &mut bytes);
-    Bytes::copy_from_slice(&bytes)
-}
-
-fn key_bytes(key: &Key) -> Bytes {
-    let mut bytes = Vec::with_capacity(codec::ENTRY_BYTES_MAX);
-    codec::encode_key(key, &mut bytes);
-    Bytes::copy_from_slice(&bytes)
 }

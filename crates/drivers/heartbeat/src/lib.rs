@@ -11,4 +11,4 @@ mod paths;
 mod poller;
 
 pub use paths::{BindError, DATAGRAM_BYTES_MAX, PathCounters, PathSpec, Paths, PeerPath, Received};
-pub use poller::{Poller, PollerError, Waker};
+pub use poller::{Interest, Poller, PollerError, Waker};

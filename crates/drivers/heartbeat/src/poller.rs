@@ -20,6 +20,15 @@ pub struct PollerError {
     source: io::Error,
 }
 
+/// What a descriptor is waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Interest {
+    /// That there is something to read.
+    Read,
+    /// That there is something to read, or room to write.
+    ReadOrWrite,
+}
+
 /// Wakes the thread that waits in [`Poller::wait`]; cheap, from any thread.
 #[derive(Clone, Debug)]
 pub struct Waker(Arc<OwnedFd>);
@@ -73,6 +82,15 @@ impl Poller {
     /// Waits until one of `sockets` can be read, a waker was used, or the boot-time clock shows
     /// `deadline_ns`. Spurious returns are allowed.
     pub fn wait<'a>(&'a self, sockets: impl Iterator<Item = BorrowedFd<'a>>, deadline_ns: u64) {
+        self.wait_for(sockets.map(|fd| (fd, Interest::Read)), deadline_ns);
+    }
+
+    /// As [`Poller::wait`], for what each descriptor is wanted for.
+    pub fn wait_for<'a>(
+        &'a self,
+        sockets: impl Iterator<Item = (BorrowedFd<'a>, Interest)>,
+        deadline_ns: u64,
+    ) {
         let it_value = Timespec {
             tv_sec: i64::try_from(deadline_ns / 1_000_000_000).unwrap_or(i64::MAX),
             // Zero would disarm the timer.
@@ -95,8 +113,14 @@ impl Poller {
         }
         let own = [self.timer.as_fd(), self.event.0.as_fd()];
         let mut polled = Vec::with_capacity(FDS_EXPECTED);
-        let all = own.into_iter().chain(sockets);
-        polled.extend(all.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
+        let own = own.into_iter().map(|fd| (fd, Interest::Read));
+        polled.extend(own.chain(sockets).map(|(fd, interest)| {
+            let flags = match interest {
+                Interest::Read => PollFlags::IN,
+                Interest::ReadOrWrite => PollFlags::IN | PollFlags::OUT,
+            };
+            PollFd::from_borrowed_fd(fd, flags)
+        }));
         // Interrupted by a signal: a spurious return.
         let _ = poll(&mut polled, None);
         let mut counter = [0; 8];

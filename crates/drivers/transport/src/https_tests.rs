@@ -5,8 +5,12 @@ use std::io;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
+use rustls_pki_types::ServerName;
+use tokio_rustls::TlsConnector;
+
 use super::*;
 use crate::testing::Domain;
+use crate::tls::ANY_NAME;
 
 type Served = Result<SpiffeId, Rejection>;
 

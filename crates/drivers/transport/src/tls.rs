@@ -19,6 +19,9 @@ use crate::pki::{CaFingerprint, Credentials};
 use crate::policy::PeerPolicy;
 use crate::rejection::Rejection;
 
+/// There are no DNS names in the pool; the name is needed by the protocol and never checked.
+pub(crate) const ANY_NAME: &str = "vnfpool.invalid";
+
 /// The TLS library did not accept our own settings or certificates.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot set up TLS with the certificates of this member")]

@@ -233,6 +233,14 @@ impl Agent {
         }
     }
 
+    /// The streams carry what the function has registered.
+    pub(super) fn take_function_classes(&self) {
+        let news = self.sdk.as_ref().and_then(Hub::news_of_classes);
+        if let Some(classes) = news {
+            self.sync.set_function_classes(classes);
+        }
+    }
+
     /// Tells the hooks of every slot its role, whether it is news or not.
     fn tell_roles(&self, reason: &str) {
         for (id, slot) in self.pulse.view().slots {
@@ -296,11 +304,9 @@ impl Agent {
         let faults = self.faults.list();
         let (view, figures, at) = (self.pulse.view(), self.sync.figures(), now());
         let slots = view.slots.iter().map(|(id, slot)| {
-            let figures = figures.get(id).copied().unwrap_or_default();
+            let figures = figures.get(id).cloned().unwrap_or_default();
             let margin = slot.lease_margin.map_or(0, |m| m.as_micros());
-            let lag = figures.sender.map_or(Duration::ZERO, |s| s.lag(at));
-            let in_sync = figures.sender.is_some_and(|s| s.in_sync)
-                || figures.receiver.is_some_and(|r| r.in_sync);
+            let lag = figures.lag(at);
             SlotReport {
                 id: id.0,
                 term: slot.epoch.term,
@@ -308,8 +314,8 @@ impl Agent {
                 role: slot.role.to_string(),
                 lease_margin_us: u64::try_from(margin).unwrap_or(u64::MAX),
                 unconfirmed: slot.unconfirmed,
-                in_sync,
-                sync_lag_frames: figures.sender.map_or(0, |s| s.lag_frames),
+                in_sync: figures.in_sync(),
+                sync_lag_frames: figures.lag_records(),
                 sync_lag_us: u64::try_from(lag.as_micros()).unwrap_or(u64::MAX),
                 silence_excess_us: u64::try_from(slot.silence_excess.as_micros())
                     .unwrap_or(u64::MAX),

@@ -10,6 +10,7 @@ use anyhow::{Context, bail};
 use prost::Message as _;
 use tokio::task::JoinHandle;
 use vnfpool_model::{ElementId, Incarnation, PoolHandle};
+use vnfpool_transport::link::LinkListener;
 use vnfpool_transport::pki::Credentials;
 use vnfpool_transport::quic::{
     Acceptance, Arrival, Connection, Continuity, Endpoint, EndpointOptions, FrameReader,
@@ -98,8 +99,17 @@ impl Mesh {
             continuity: Some(continuity),
             ..EndpointOptions::default()
         };
-        let endpoint = Endpoint::bind(listen, credentials, options, rejections)?;
+        let endpoint = Endpoint::bind(
+            listen,
+            credentials.clone(),
+            options,
+            Arc::clone(&rejections),
+        )?;
         let members = PeerPolicy::ElementOf(pool.clone());
+        // Beside the endpoint, so that whoever is heard there can be given state.
+        let address = endpoint.local_address()?;
+        let links = LinkListener::bind(address, &credentials, members.clone(), rejections)
+            .with_context(|| format!("listen for service state at TCP {address}"))?;
         let acceptance = Acceptance {
             members,
             enrolment: false,
@@ -114,6 +124,7 @@ impl Mesh {
             state,
         });
         tokio::spawn(Arc::clone(&mesh).accept(listener));
+        tokio::spawn(Arc::clone(&mesh).accept_links(links));
         Ok(mesh)
     }
 
@@ -275,6 +286,33 @@ impl Mesh {
         Ok(())
     }
 
+    /// Takes links for service state; each runs in a thread of its own.
+    async fn accept_links(self: Arc<Self>, mut links: LinkListener) {
+        while let Some(link) = links.accept().await {
+            let mesh = Arc::clone(&self);
+            let run = move || mesh.sync.accept(link, |peer| mesh.member_of(peer));
+            let spawned = std::thread::Builder::new()
+                .name("state-in".into())
+                .spawn(run);
+            if let Err(error) = spawned {
+                tracing::warn!(%error, "cannot start the thread of a state stream");
+            }
+        }
+    }
+
+    /// The life of `peer` that is connected.
+    fn member_of(&self, peer: &Identity) -> Option<Member> {
+        let Identity::Element { element, .. } = peer else {
+            return None;
+        };
+        let state = self.state();
+        let known = state
+            .peers
+            .values()
+            .find(|known| known.address.element == *element)?;
+        known.connection.as_ref().map(|(member, _)| *member)
+    }
+
     fn install(&self, connection: &Connection, peer: Member) -> anyhow::Result<()> {
         let secret = connection.export_key(KEY_LABEL, b"")?;
         let side = connection.side();
@@ -302,10 +340,6 @@ impl Mesh {
     ) {
         let reason = loop {
             match connection.accept_stream().await {
-                Ok((StreamKind::State, writer, reader)) => {
-                    let sync = Arc::clone(&self.sync);
-                    tokio::spawn(sync.accept(peer, writer, reader));
-                }
                 // A newer peer may open what we do not know; its streams are dropped.
                 Ok(_) => {}
                 Err(reason) => break reason,

@@ -7,6 +7,9 @@ use anyhow::Context;
 use tokio::task::JoinSet;
 use vnfpool_model::{Role, SlotId};
 use vnfpool_northbound::metrics;
+use vnfpool_statesync::class::ClassName;
+use vnfpool_statesync::{ReceiverStatus, SenderStatus};
+use vnfpool_wire::datagram::NodeId;
 
 use super::agent::Agent;
 use super::figures::Samples;
@@ -136,29 +139,47 @@ fn slots(scrape: &mut Scrape, agent: &Agent, view: &View) {
 fn state(scrape: &mut Scrape, agent: &Agent) {
     let (figures, at) = (agent.sync.figures(), now());
     let sending = || {
-        figures
-            .iter()
-            .filter_map(|(id, f)| Some((labels(agent, *id), f.sender?)))
+        let streams = figures.iter().flat_map(|(id, slot)| {
+            let of = |(node, class, status): &(NodeId, ClassName, SenderStatus)| {
+                let mut labels = labels(agent, *id);
+                labels.push(("class", class.to_string()));
+                labels.push(("standby", node.0.to_string()));
+                (labels, *status)
+            };
+            slot.sending.iter().map(of).collect::<Vec<_>>()
+        });
+        streams.collect::<Vec<_>>().into_iter()
     };
     let receiving = || {
-        figures
-            .iter()
-            .filter_map(|(id, f)| Some((labels(agent, *id), f.receiver?)))
+        let streams = figures.iter().flat_map(|(id, slot)| {
+            let of = |(class, status): &(ClassName, ReceiverStatus)| {
+                let mut labels = labels(agent, *id);
+                labels.push(("class", class.to_string()));
+                (labels, *status)
+            };
+            slot.receiving.iter().map(of).collect::<Vec<_>>()
+        });
+        streams.collect::<Vec<_>>().into_iter()
     };
     scrape.gauge(
-        "vnfpool_sync_lag_frames",
-        "Frames sent to the standby that it has not confirmed to be in its kernel",
-        sending().map(|(l, s)| (l, s.lag_frames as f64)),
+        "vnfpool_sync_lag_records",
+        "Records sent to the standby that it has not confirmed to hold",
+        sending().map(|(l, s)| (l, s.lag_records as f64)),
     );
     scrape.gauge(
         "vnfpool_sync_lag_seconds",
-        "Age of the oldest of these frames",
+        "Age of the oldest of these records",
         sending().map(|(l, s)| (l, s.lag(at).as_secs_f64())),
     );
     scrape.gauge(
         "vnfpool_sync_standby_in_sync",
         "1 while the standby has all service state",
         sending().map(|(l, s)| (l, f64::from(u8::from(s.in_sync)))),
+    );
+    scrape.gauge(
+        "vnfpool_sync_entries",
+        "Entries told to the standby",
+        sending().map(|(l, s)| (l, s.entries as f64)),
     );
     scrape.counter(
         "vnfpool_sync_changes_sent",
@@ -167,8 +188,18 @@ fn state(scrape: &mut Scrape, agent: &Agent) {
     );
     scrape.counter(
         "vnfpool_sync_overruns",
-        "Times that the kernel lost events",
+        "Times that the source lost changes",
         sending().map(|(l, s)| (l, s.overruns)),
+    );
+    scrape.counter(
+        "vnfpool_sync_repaired",
+        "Entries that a loss or a difference had made wrong at the standby, and that were told anew",
+        sending().map(|(l, s)| (l, s.repaired)),
+    );
+    scrape.counter(
+        "vnfpool_sync_diverged_buckets",
+        "Parts of the table that the standby found different",
+        sending().map(|(l, s)| (l, s.diverged)),
     );
     scrape.counter(
         "vnfpool_sync_lagged",
@@ -179,6 +210,16 @@ fn state(scrape: &mut Scrape, agent: &Agent) {
         "vnfpool_sync_operations_received",
         "Changes received",
         receiving().map(|(l, r)| (l, r.operations)),
+    );
+    scrape.counter(
+        "vnfpool_sync_missing",
+        "Entries that this copy had lost",
+        receiving().map(|(l, r)| (l, r.missing)),
+    );
+    scrape.counter(
+        "vnfpool_sync_surplus",
+        "Entries that this copy had and was not told of",
+        receiving().map(|(l, r)| (l, r.surplus)),
     );
 }
 

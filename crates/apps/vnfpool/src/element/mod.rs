@@ -41,6 +41,7 @@ use vnfpool_conntrack::Scope;
 use vnfpool_heartbeat::PathSpec;
 use vnfpool_linux::{addresses, links, preflight, realtime};
 use vnfpool_model::Incarnation;
+use vnfpool_statesync::class::{Bounds, Level};
 use vnfpool_succession::element::Input;
 use vnfpool_transport::enrolment;
 use vnfpool_transport::pki::Credentials;
@@ -55,7 +56,7 @@ use self::plane::DataPlane;
 use self::pulse::{Command, Pulse};
 use self::resume::{furnish, open_keys, open_paths, resume, take_up};
 use self::sdk::FunctionHealth;
-use self::sync::SyncHub;
+use self::sync::{Class, SyncHub};
 use crate::cli::args::{ElementJoin, ElementRun};
 use crate::daemon;
 
@@ -188,7 +189,7 @@ async fn serve_behind(start: Start) -> anyhow::Result<()> {
     if let Err(error) = vnfpool_conntrack::enable_events() {
         tracing::warn!("service state may be incomplete: {error}");
     }
-    let sync = Arc::new(SyncHub::new(pulse.clone(), scope(&config)));
+    let sync = Arc::new(sync_hub(&config, &credentials, incarnation, pulse.clone()));
     let (sdk, function) = open_hub(&config)?;
     let rejections = Arc::new(RejectionCounters::default());
     let mesh = Mesh::start(
@@ -274,6 +275,18 @@ fn open_hub(config: &ElementConfig) -> anyhow::Result<Sdk> {
     let (element, pool) = (config.element.to_string(), config.pool.to_string());
     let hub = sdk::Hub::new(element, pool, Arc::clone(&health)).context("wake the SDK's thread")?;
     Ok((Some(Arc::new(hub)), Some(health)))
+}
+
+/// What will replicate the function's state.
+fn sync_hub(
+    config: &ElementConfig,
+    credentials: &Credentials,
+    incarnation: Incarnation,
+    pulse: Pulse,
+) -> SyncHub {
+    let connections = Class::conntrack(scope(config), Level::Bounded(Bounds::DEFAULT));
+    let (credentials, scope) = (credentials.clone(), scope(config));
+    SyncHub::new(pulse, incarnation, credentials, scope, vec![connections])
 }
 
 /// Everything that this machine or process lacks, in one line.

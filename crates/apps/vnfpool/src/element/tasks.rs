@@ -62,6 +62,7 @@ async fn steer(agent: Arc<Agent>) {
             () = agent.changed.notified() => {}
         }
         agent.tell_function_all();
+        agent.take_function_classes();
         agent
             .sync
             .steer(&agent.pulse.view().slots, &agent.mesh.connections());

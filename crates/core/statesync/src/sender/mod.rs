@@ -1,112 +1,113 @@
 //! The active's end of the stream.
 
+mod scan;
 mod unacked;
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
-use bytes::Bytes;
 use vnfpool_model::Time;
 
-use crate::Effects;
-use crate::wire::{Body, Frame, Refusal};
+use crate::class::{Demand, Level};
+use crate::index::{BUCKETS, Hashes, Index, Row, expiry, short};
+use crate::wire::record::{self, Mark, NUMBERS_MAX, Record};
+use crate::wire::{Batch, Body, Frame, Refusal};
+use crate::{Change, Effects, Item};
+use scan::{Scan, Whole};
 use unacked::Unacked;
 
 /// Default of [`Limits::unacked_bytes_max`].
 pub const UNACKED_BYTES_MAX: usize = 8 * 1024 * 1024;
 
-/// Most changes between two chunks of a snapshot; with more of them the standby lags.
+/// Most changes between two chunks of a scan; with more of them the standby lags.
 const TOUCHED_KEYS_MAX: usize = 1 << 18;
 
-/// The barrier that only asks for an acknowledgement; those of [`SenderInput::Drain`] are not it.
-const PROOF: u64 = 0;
+/// A frame is cut when its records have reached so many bytes (a TLS record).
+const FRAME_BYTES: usize = 15 * 1024;
+
+/// Buckets whose sums are sent at once: a round takes `BUCKETS` over this times the interval.
+const SUMS_AT_ONCE: u16 = 64;
+
+/// The copy's life is prolonged when it is this much shorter than the original's.
+const TTL_SLACK_S: u32 = 2;
 
 /// Bounds of a sender.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// More than this sent without acknowledgement, and changes are no longer sent: the standby
-    /// lags, and gets a new snapshot when it has caught up. Not above [`UNACKED_BYTES_MAX`].
+    /// lags, and is told what differs when it has caught up. Not above [`UNACKED_BYTES_MAX`].
     pub unacked_bytes_max: usize,
-    /// The snapshot waits while more than this is unacknowledged, so that changes do not queue
-    /// behind it for long.
-    pub snapshot_unacked_bytes_max: usize,
-    /// In sync needs no more than this many frames unacknowledged …
-    pub lag_frames_max: u64,
-    /// … and none of them for longer than this.
-    pub lag_max: Duration,
-    /// A stream without changes for so long carries a barrier, so that its acknowledgement proves
-    /// that the copy is still fed; proofs are told half as often at most.
+    /// A scan waits while more than this is unacknowledged, so that changes do not queue behind it
+    /// for long.
+    pub scan_unacked_bytes_max: usize,
+    /// Between two marks, which also ask for an acknowledgement; proofs are told half as often at
+    /// most.
     pub proof_interval: Duration,
-    /// How often the whole table is announced again while in sync. It has to come well before
-    /// copies expire (180 s for connections) that hear nothing of the packets of the originals.
-    pub refresh_interval: Duration,
+    /// Between two messages of sums of buckets.
+    pub sums_interval: Duration,
+    /// Between two scans at least; they also take no more than a 25th of the time. Copies live
+    /// longer than three of them (30 s for connections), so that they are told in time that their
+    /// originals live on.
+    pub audit_interval: Duration,
 }
 
 impl Default for Limits {
     fn default() -> Self {
         Self {
             unacked_bytes_max: UNACKED_BYTES_MAX,
-            snapshot_unacked_bytes_max: 1024 * 1024,
-            lag_frames_max: 50_000,
-            lag_max: Duration::from_secs(1),
+            scan_unacked_bytes_max: 1024 * 1024,
             proof_interval: Duration::from_millis(50),
-            refresh_interval: Duration::from_secs(60),
+            sums_interval: Duration::from_secs(1),
+            audit_interval: Duration::from_secs(8),
         }
     }
 }
 
-/// A change of the source's table.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Change {
-    /// An entry appeared.
-    New {
-        /// Its key.
-        key: Bytes,
-        /// The whole entry.
-        entry: Bytes,
-    },
-    /// An entry changed.
-    Update {
-        /// Its key.
-        key: Bytes,
-        /// The entry with everything needed to create it.
-        entry: Bytes,
-    },
-    /// An entry is gone.
-    Delete {
-        /// Its key.
-        key: Bytes,
-    },
-}
+/// A scan may take one part in so many of the time.
+const SCAN_SHARE: u32 = 25;
+
+/// Between two scans at most, however long they take.
+const AUDIT_INTERVAL_MAX: Duration = Duration::from_secs(25);
 
 /// What happens to a sender.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SenderInput {
     /// A stream to the standby is open.
-    Connected,
+    Connected {
+        /// The secret of its hashes: random, for this stream alone.
+        hash_key: [u8; 16],
+    },
     /// It is gone.
     Disconnected,
     /// A frame of the receiver came.
     Frame(Frame),
     /// The table changed.
     Change(Change),
+    /// Everything that changed in the table before `up_to` is handed in, except `backlog` changes
+    /// that the source is known to hold.
+    CaughtUp {
+        /// On this machine's clock.
+        up_to: Time,
+        /// How many.
+        backlog: u32,
+    },
     /// The source lost changes.
     ///
     /// What the driver keeps: no change from before the loss is handed in after this. (Subscribe
-    /// anew and drop what the old subscription still holds: the snapshot that follows has it. A
-    /// change from before the loss would keep newer entries out of that snapshot.)
+    /// anew and drop what the old subscription still holds: the scan that follows has it. A change
+    /// from before the loss would keep newer entries out of that scan.)
     Overrun,
-    /// A chunk of the snapshot asked for with [`SenderAction::StartSnapshot`].
+    /// A chunk of the scan asked for with [`SenderAction::StartScan`].
     ///
     /// What the driver keeps: it subscribes to changes before it reads the first chunk; it hands in
     /// changes and chunks in the order in which it read them; a chunk shows every change that was
     /// handed in before the last but one chunk.
-    SnapshotChunk {
-        /// The snapshot; chunks of older ones are ignored.
+    ScanChunk {
+        /// The scan; chunks of older ones are ignored.
         generation: u32,
-        /// Key and entry of each.
-        entries: Vec<(Bytes, Bytes)>,
+        /// The entries.
+        items: Vec<Item>,
         /// Nothing comes after it.
         is_last: bool,
     },
@@ -118,8 +119,8 @@ pub enum SenderInput {
         is_active: bool,
     },
     /// Tell when the standby has everything handed in before.
-    Drain {
-        /// Names the request; not 0.
+    Barrier {
+        /// Names the request.
         id: u64,
     },
     /// The time of [`Sender::deadline`] has come.
@@ -132,21 +133,26 @@ pub enum SenderInput {
 pub enum SenderAction {
     /// Begin to read the whole table; drop an earlier reading. Hand in a chunk whenever
     /// [`Sender::wants_chunk`] says so.
-    StartSnapshot {
-        /// Name of the snapshot.
+    StartScan {
+        /// Name of the scan.
         generation: u32,
     },
     /// Drop the reading under way.
-    AbortSnapshot,
+    AbortScan,
     /// Close the stream.
     Close,
+    /// The standby holds the class at this level, which is the demanded one or less.
+    Accepted {
+        /// The level.
+        level: Level,
+    },
     /// The standby has everything handed in before the request.
-    Drained {
+    Reached {
         /// The request.
         id: u64,
     },
     /// That will not be known: the standby is not in sync, or lost.
-    DrainFailed {
+    Unreachable {
         /// The request.
         id: u64,
     },
@@ -157,8 +163,20 @@ pub enum SenderAction {
         /// When the newest frame that it acknowledged was sent.
         as_of: Time,
     },
-    /// The standby did not keep up; it gets a new snapshot when it has.
+    /// The standby did not keep up; it is told what differs when it has.
     Lagging,
+    /// The standby had something else in so many buckets; they are sent anew.
+    Diverged {
+        /// How many.
+        buckets: usize,
+    },
+    /// A scan after a loss is over: it had to tell so much.
+    Repaired {
+        /// Entries that were missing or wrong.
+        put: u64,
+        /// Entries that were gone.
+        forgotten: u64,
+    },
     /// The receiver refused the stream. A new one may be tried later.
     Refused {
         /// Why.
@@ -166,7 +184,7 @@ pub enum SenderAction {
         /// The highest version that it speaks.
         version: u8,
     },
-    /// The receiver answered what it cannot know; the stream is closed.
+    /// It sent what no receiver sends here; the stream is closed.
     PeerMisbehaved,
 }
 
@@ -174,25 +192,33 @@ pub enum SenderAction {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SenderStatus {
-    /// Snapshot that is under way or was the last.
+    /// Scan that is under way or was the last.
     pub generation: u32,
-    /// Sequence of the last frame sent.
+    /// Sequence of the last record sent.
     pub sent: u64,
-    /// Sequence up to which the standby has applied everything: the watermark.
+    /// Sequence up to which everything is applied at the standby.
     pub acked: u64,
-    /// Frames sent and not acknowledged.
-    pub lag_frames: u64,
-    /// When the oldest of them was sent.
+    /// Records sent and not acknowledged.
+    pub lag_records: u64,
+    /// When the oldest frame that is not acknowledged was sent.
     pub oldest_unacked_at: Option<Time>,
-    /// Their bytes.
+    /// Bytes sent and not acknowledged.
     pub unacked_bytes: usize,
-    /// Whether the standby may be armed.
+    /// Whether the standby is in sync.
     pub in_sync: bool,
+    /// The level at which the standby holds the class.
+    pub level: Option<Level>,
+    /// Entries told.
+    pub entries: usize,
     /// Changes sent since the start.
     pub changes: u64,
-    /// Snapshots begun since the start.
-    pub snapshots: u64,
-    /// Losses at the source since the start.
+    /// Scans begun since the start.
+    pub scans: u64,
+    /// Entries that scans found missing or wrong at the standby, and told.
+    pub repaired: u64,
+    /// Buckets that the standby found different.
+    pub diverged: u64,
+    /// Times that the source lost changes.
     pub overruns: u64,
     /// Times that the standby did not keep up.
     pub lagged: u64,
@@ -208,79 +234,113 @@ impl SenderStatus {
     }
 }
 
-/// The active's machine, one per standby.
+/// The active's machine, one per standby and class.
 ///
 /// ```text
-///             Connected, active            end of snapshot acknowledged
-///  (closed) -------------------> resync ------------------------------> streaming
-///     ^                           ^  ^                                   |  |   ^
-///     |              all acked    |  +------------- Overrun -------------+  |   | end acked
-///     |        +----- lagging ----+                                      |  v   |
-///     |        |         ^  unacked bytes over the limit, anywhere       | refresh
-///     |        |         +-----------------------------------------------+
-///     +--------+-- Disconnected, Refused, not the active any more
+///            Connected             accepted           resync scan acknowledged and swept
+///  (closed) ----------> greeting ----------> resync -------------------------------> streaming
+///     ^                    |                  ^  ^                                  |  |   ^
+///     |                    |      all acked   |  +------------- Overrun ------------+  |   | end
+///     |                    |       +---- lagging                                    |  v   |
+///     |                    |       |      ^  unacked bytes over the limit, anywhere | audit, repair
+///     |                    |       |      +-----------------------------------------+
+///     +--------------------+-------+-- Disconnected, Refused, not the active any more
 /// ```
 ///
-/// In sync are `streaming` and `refresh`, as long as the lag is within [`Limits`]. An epoch that
-/// leaves this element the active does not interrupt anything: the frames carry it from then on.
+/// In sync are `streaming`, `audit` and `repair`, as long as the lag is within the level's bounds.
+/// An epoch that leaves this element the active does not interrupt anything: the frames carry it
+/// from then on.
+///
+/// Records gather until [`Sender::flush`], which the driver calls when it has handed in what there
+/// was.
 #[derive(Debug)]
 pub struct Sender {
+    demand: Demand,
+    accepts_less: bool,
     limits: Limits,
     epoch: u64,
     is_active: bool,
-    connected: bool,
+    phase: Phase,
     lagging: bool,
-    /// A complete snapshot and all changes since were sent without a gap, and the end of the
-    /// snapshot was acknowledged.
+    /// Everything was told without a gap, and the end of the scan that made sure is acknowledged.
     synced: bool,
-    /// Too far behind, by [`Limits::lag_frames_max`] or [`Limits::lag_max`].
+    /// Too far behind by the level's bounds.
     late: bool,
     reported_in_sync: bool,
-    snapshot: Option<Snapshot>,
-    /// Sequence of the end of the last snapshot, until acknowledged.
-    end: Option<u64>,
-    refresh_at: Time,
-    sent_at: Time,
+    index: Index,
+    hashes: Hashes,
+    scan: Option<Scan>,
+    /// What the scan under way has told, for [`SenderAction::Repaired`].
+    found: (u64, u64),
+    /// The end of a resync: its sequence until acknowledged, its generation until swept.
+    end: Option<End>,
+    repair: BTreeSet<u16>,
+    audit_at: Time,
+    audit_interval: Duration,
+    sums_at: Time,
+    next_sums: u16,
+    marked_at: Time,
+    caught_up: Time,
+    backlog: u32,
+    round_trip_min: Duration,
     /// When the newest acknowledged frame was sent, and the last such time that was told.
     proved: Time,
     proof_told: Time,
+    batch: Batch,
     unacked: Unacked,
-    drains: VecDeque<u64>,
+    barriers: VecDeque<(u64, u64)>,
     status: SenderStatus,
 }
 
-/// A snapshot under way.
-#[derive(Debug, Default)]
-struct Snapshot {
-    resync: bool,
-    /// Changes were lost since it began: another one has to follow.
-    spoilt: bool,
-    count: u64,
-    /// Keys of changes since the last chunk, and between the last but one and the last.
-    touched: [HashSet<Bytes>; 2],
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Closed,
+    /// The receiver has not said yet whether it holds the class.
+    Greeting,
+    Open,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct End {
+    sequence: Option<u64>,
+    generation: Option<u32>,
 }
 
 impl Sender {
-    /// A sender without a stream, not the active in any epoch.
+    /// A sender without a stream, not the active in any epoch. With `accepts_less` a standby that
+    /// holds the class at a lesser level than demanded will do.
     #[must_use]
-    pub fn new(limits: Limits) -> Self {
+    pub fn new(demand: Demand, accepts_less: bool, limits: Limits) -> Self {
         Self {
+            demand,
+            accepts_less,
             limits,
             epoch: 0,
             is_active: false,
-            connected: false,
+            phase: Phase::Closed,
             lagging: false,
             synced: false,
             late: false,
             reported_in_sync: false,
-            snapshot: None,
+            index: Index::default(),
+            hashes: Hashes::new(&[0; 16]),
+            scan: None,
+            found: (0, 0),
             end: None,
-            refresh_at: Time::NEVER,
-            sent_at: Time::ZERO,
+            repair: BTreeSet::new(),
+            audit_at: Time::NEVER,
+            audit_interval: limits.audit_interval,
+            sums_at: Time::NEVER,
+            next_sums: 0,
+            marked_at: Time::ZERO,
+            caught_up: Time::ZERO,
+            backlog: 0,
+            round_trip_min: Duration::MAX,
             proved: Time::ZERO,
             proof_told: Time::ZERO,
+            batch: Batch::default(),
             unacked: Unacked::default(),
-            drains: VecDeque::new(),
+            barriers: VecDeque::new(),
             status: SenderStatus::default(),
         }
     }
@@ -288,149 +348,215 @@ impl Sender {
     /// Takes an input; never fails on what a peer sent.
     pub fn handle(&mut self, now: Time, input: SenderInput, out: &mut Effects<SenderAction>) {
         match input {
-            SenderInput::Connected => self.connected(now, out),
+            SenderInput::Change(change) => return self.change(now, change, out),
+            SenderInput::Connected { hash_key } => self.connected(hash_key, out),
             SenderInput::Disconnected => self.close(out),
             SenderInput::Frame(frame) => self.frame(now, &frame, out),
-            SenderInput::Change(change) => self.change(now, change, out),
+            SenderInput::CaughtUp { up_to, backlog } => {
+                self.caught_up = up_to;
+                self.backlog = backlog;
+            }
             SenderInput::Overrun => self.overrun(now, out),
-            SenderInput::SnapshotChunk {
+            SenderInput::ScanChunk {
                 generation,
-                entries,
+                items,
                 is_last,
-            } => self.chunk(now, generation, entries, is_last, out),
-            SenderInput::Epoch { token, is_active } => self.epoch(token, is_active, out),
-            SenderInput::Drain { id } => self.drain(now, id, out),
+            } => self.chunk(now, generation, &items, is_last, out),
+            SenderInput::Epoch { token, is_active } => self.epoch(now, token, is_active, out),
+            SenderInput::Barrier { id } => self.barrier(now, id, out),
             SenderInput::Tick => {}
         }
+        self.judge(now, out);
+    }
+
+    /// Appends what has gathered to the outgoing bytes.
+    pub fn flush(&mut self, now: Time, out: &mut Effects<SenderAction>) {
         self.judge(now, out);
     }
 
     /// When [`SenderInput::Tick`] is due.
     #[must_use]
     pub fn deadline(&self) -> Option<Time> {
-        let late_at = self.unacked.oldest().filter(|_| !self.late);
-        let late_at = late_at.map(|sent| sent.after(self.limits.lag_max + Duration::from_nanos(1)));
-        let refresh_at = self.may_refresh().then_some(self.refresh_at);
-        [late_at, refresh_at, self.proof_at()]
-            .into_iter()
-            .flatten()
-            .min()
+        if self.phase != Phase::Open {
+            return None;
+        }
+        let bounds = self.bounds().filter(|_| !self.late);
+        let late_at = bounds
+            .zip(self.unacked.oldest())
+            .map(|(bounds, sent)| sent.after(bounds.lag() + Duration::from_nanos(1)));
+        let idle_at = self.may_scan().then(|| self.audit_at.min(self.sums_at));
+        let mark_at = (!self.lagging).then(|| self.mark_at());
+        [late_at, idle_at, mark_at].into_iter().flatten().min()
     }
 
-    /// Whether the next chunk of the snapshot should be read now.
+    /// Whether the next chunk of the scan should be read now.
     #[must_use]
     pub fn wants_chunk(&self) -> bool {
-        self.snapshot.is_some() && self.unacked.bytes() <= self.limits.snapshot_unacked_bytes_max
+        self.scan.is_some() && self.unacked.bytes() <= self.limits.scan_unacked_bytes_max
     }
 
     /// Figures as they are now.
     #[must_use]
     pub fn status(&self) -> SenderStatus {
         SenderStatus {
-            lag_frames: self.lag_frames(),
+            lag_records: self.lag_records(),
             oldest_unacked_at: self.unacked.oldest(),
             unacked_bytes: self.unacked.bytes(),
             in_sync: self.is_in_sync(),
+            entries: self.index.len(),
             ..self.status
         }
     }
 
-    fn connected(&mut self, now: Time, out: &mut Effects<SenderAction>) {
+    fn connected(&mut self, hash_key: [u8; 16], out: &mut Effects<SenderAction>) {
         self.close(out);
-        if !self.is_active {
+        if !self.is_active || self.demand.level == Level::None {
             out.actions.push(SenderAction::Close);
             return;
         }
-        self.connected = true;
+        self.phase = Phase::Greeting;
+        self.hashes = Hashes::new(&hash_key);
         self.status.acked = self.status.sent;
-        self.begin(now, true, out);
+        let demand = self.demand.clone();
+        let hello = Frame {
+            epoch: self.epoch,
+            generation: self.status.generation,
+            sequence: self.status.sent,
+            body: Body::Hello { demand, hash_key },
+        };
+        hello.encode(&mut out.outgoing);
+    }
+
+    fn accepted(&mut self, now: Time, level: Level, out: &mut Effects<SenderAction>) {
+        let less = level.code() < self.demand.level.code();
+        self.status.level = Some(level);
+        out.actions.push(SenderAction::Accepted { level });
+        if level == Level::None || (less && !self.accepts_less) {
+            self.close(out);
+            out.actions.push(SenderAction::Close);
+            return;
+        }
+        self.phase = Phase::Open;
+        self.marked_at = now;
+        self.begin(now, true, Whole::Everything, out);
     }
 
     /// Forgets the stream.
     fn close(&mut self, out: &mut Effects<SenderAction>) {
-        self.abort_snapshot(out);
-        self.fail_drains(out);
-        self.connected = false;
+        self.abort_scan(out);
+        self.fail_barriers(out);
+        self.phase = Phase::Closed;
         self.lagging = false;
         self.late = false;
+        self.index.clear();
+        self.repair.clear();
         self.unacked.clear();
+        self.batch.clear();
         // What was not sent yet belongs to the stream that is gone.
         out.outgoing.clear();
     }
 
-    fn abort_snapshot(&mut self, out: &mut Effects<SenderAction>) {
-        if self.snapshot.take().is_some() {
-            out.actions.push(SenderAction::AbortSnapshot);
+    fn abort_scan(&mut self, out: &mut Effects<SenderAction>) {
+        if self.scan.take().is_some() {
+            out.actions.push(SenderAction::AbortScan);
         }
         self.synced = false;
         self.end = None;
     }
 
-    fn fail_drains(&mut self, out: &mut Effects<SenderAction>) {
-        let failed = self.drains.drain(..);
+    fn fail_barriers(&mut self, out: &mut Effects<SenderAction>) {
+        let failed = self.barriers.drain(..);
         out.actions
-            .extend(failed.map(|id| SenderAction::DrainFailed { id }));
+            .extend(failed.map(|(_, id)| SenderAction::Unreachable { id }));
     }
 
-    /// Begins a snapshot. With `resync` the copy counts as out of sync until its end.
-    fn begin(&mut self, now: Time, resync: bool, out: &mut Effects<SenderAction>) {
+    /// Begins a scan. With `resync` the copy counts as out of sync until its end.
+    fn begin(&mut self, now: Time, resync: bool, whole: Whole, out: &mut Effects<SenderAction>) {
         self.synced &= !resync;
         self.end = None;
-        self.status.generation = self.status.generation.wrapping_add(1);
-        self.status.snapshots += 1;
-        self.snapshot = Some(Snapshot {
+        let generation = self.status.generation.wrapping_add(1);
+        // The frame under way belongs to the scan before.
+        self.cut(now, out);
+        self.status.generation = generation;
+        self.status.scans += 1;
+        self.found = (0, 0);
+        let begin = Record::Begin {
+            generation,
             resync,
-            ..Snapshot::default()
-        });
-        self.send(now, Body::SnapshotBegin { resync }, out);
-        out.actions.push(SenderAction::StartSnapshot {
-            generation: self.status.generation,
-        });
+            whole: whole.listed(),
+        };
+        self.scan = Some(Scan::new(now, resync, whole));
+        self.tell(now, out, |bytes| begin.encode(bytes));
+        out.actions.push(SenderAction::StartScan { generation });
     }
 
-    fn epoch(&mut self, token: u64, is_active: bool, out: &mut Effects<SenderAction>) {
+    fn epoch(&mut self, now: Time, token: u64, is_active: bool, out: &mut Effects<SenderAction>) {
         if token < self.epoch {
             return;
         }
+        // What was gathered is of the epoch before.
+        self.cut(now, out);
         self.epoch = token;
         self.is_active = is_active;
-        if !is_active && self.connected {
+        if !is_active && self.phase != Phase::Closed {
             self.close(out);
             out.actions.push(SenderAction::Close);
         }
     }
 
     fn change(&mut self, now: Time, change: Change, out: &mut Effects<SenderAction>) {
-        if !self.connected || self.lagging {
+        if self.phase != Phase::Open || self.lagging {
             return;
         }
-        let (key, body) = match change {
-            Change::New { key, entry } => (key, upsert(entry, true)),
-            // Before the end of a resync the standby may hold an entry of another life of the
-            // connection, so it is replaced, not updated.
-            Change::Update { key, entry } => (key, upsert(entry, self.is_resyncing())),
-            Change::Delete { key } => (key.clone(), Body::Delete { key }),
+        let key = match &change {
+            Change::Put { item, .. } => self.hashes.of(&item.key),
+            Change::Delete { key } => self.hashes.of(key),
         };
-        let touched = self.snapshot.as_mut().map_or(0, |snapshot| {
-            snapshot.touched[0].insert(key);
-            snapshot.touched[0].len()
-        });
+        let touched = self.scan.as_mut().map_or(0, |scan| scan.touch(key));
         self.status.changes += 1;
-        self.send(now, body, out);
-        let bytes = self.unacked.bytes();
-        if bytes > self.limits.unacked_bytes_max || touched > TOUCHED_KEYS_MAX {
+        match change {
+            Change::Put { item, is_new } => {
+                // Before the end of a resync the standby may hold an entry of another life of the
+                // connection, so it is replaced, not updated.
+                let is_new = is_new || self.is_resyncing();
+                self.put(now, key, &item, is_new, out);
+            }
+            Change::Delete { key: bytes } => {
+                self.index.remove(key);
+                self.tell(now, out, |out| record::delete(out, &bytes));
+            }
+        }
+        if touched > TOUCHED_KEYS_MAX {
             self.lag(out);
         }
     }
 
+    fn put(
+        &mut self,
+        now: Time,
+        key: u64,
+        item: &Item,
+        is_new: bool,
+        out: &mut Effects<SenderAction>,
+    ) {
+        let row = Row {
+            value: self.hashes.of_value(&item.value),
+            expires_s: expiry(now, item.ttl_s),
+            told_in: short(self.status.generation),
+            seen_in: 0,
+        };
+        self.index.put(key, row);
+        self.tell(now, out, |out| record::put(out, item, is_new));
+    }
+
     fn is_resyncing(&self) -> bool {
-        self.snapshot.as_ref().is_some_and(|one| one.resync)
+        self.scan.as_ref().is_some_and(|one| one.resync)
     }
 
     /// Gives up sending changes until the standby has caught up.
     fn lag(&mut self, out: &mut Effects<SenderAction>) {
-        self.abort_snapshot(out);
-        self.fail_drains(out);
+        self.abort_scan(out);
+        self.fail_barriers(out);
         self.lagging = true;
         self.status.lagged += 1;
         out.actions.push(SenderAction::Lagging);
@@ -438,17 +564,17 @@ impl Sender {
 
     fn overrun(&mut self, now: Time, out: &mut Effects<SenderAction>) {
         self.status.overruns += 1;
-        if !self.connected || self.lagging {
+        if self.phase != Phase::Open || self.lagging {
             return;
         }
         self.synced = false;
         self.end = None;
-        self.fail_drains(out);
-        // A snapshot under way goes on, so that a lasting overload does not keep it from ever
-        // getting far; its end will not be announced.
-        match &mut self.snapshot {
-            Some(snapshot) => snapshot.spoilt = true,
-            None => self.begin(now, true, out),
+        self.fail_barriers(out);
+        // A scan under way goes on, so that a lasting overload does not keep it from ever getting
+        // far; its end will not be announced.
+        match &mut self.scan {
+            Some(scan) => scan.spoilt = true,
+            None => self.begin(now, true, Whole::Nothing, out),
         }
     }
 
@@ -456,69 +582,131 @@ impl Sender {
         &mut self,
         now: Time,
         generation: u32,
-        entries: Vec<(Bytes, Bytes)>,
+        items: &[Item],
         is_last: bool,
         out: &mut Effects<SenderAction>,
     ) {
         if generation != self.status.generation {
             return;
         }
-        let Some(mut snapshot) = self.snapshot.take() else {
+        let Some(mut scan) = self.scan.take() else {
             return;
         };
-        for (key, entry) in entries {
-            if snapshot.touched.iter().any(|keys| keys.contains(&key)) {
-                continue;
-            }
-            snapshot.count += 1;
-            let body = Body::Upsert {
-                is_new: snapshot.resync,
-                from_snapshot: true,
-                entry,
-            };
-            self.send(now, body, out);
+        for item in items {
+            self.scanned(now, &scan, item, out);
         }
-        snapshot.touched.swap(0, 1);
-        snapshot.touched[0].clear();
+        scan.next_chunk();
         if !is_last {
-            self.snapshot = Some(snapshot);
-        } else if snapshot.spoilt {
-            self.begin(now, true, out);
+            self.scan = Some(scan);
+        } else if scan.spoilt {
+            // What it told stands; what it did not find may be there all the same.
+            self.begin(now, true, Whole::Nothing, out);
         } else {
-            let count = snapshot.count;
-            self.send(now, Body::SnapshotEnd { count }, out);
-            self.end = Some(self.status.sent);
+            self.finish(now, &scan, out);
         }
     }
 
-    fn drain(&mut self, now: Time, id: u64, out: &mut Effects<SenderAction>) {
-        if self.synced && self.connected {
-            self.drains.push_back(id);
-            self.send(now, Body::Barrier { id }, out);
+    fn scanned(&mut self, now: Time, scan: &Scan, item: &Item, out: &mut Effects<SenderAction>) {
+        let key = self.hashes.of(&item.key);
+        if scan.is_touched(key) {
+            return;
+        }
+        let generation = short(self.status.generation);
+        let told = self.index.get_mut(key);
+        let is_known = told.is_some();
+        if let Some(told) = told
+            && told.value == self.hashes.of_value(&item.value)
+            && !scan.is_whole(key)
+        {
+            told.told_in = generation;
+            // The copy knows nothing of the packets that keep the original alive.
+            let expires_s = expiry(now, item.ttl_s);
+            let soon = now.after(3 * self.audit_interval);
+            if told.expires_s <= expiry(soon, 1)
+                && expires_s > told.expires_s.saturating_add(TTL_SLACK_S)
+            {
+                self.put(now, key, item, false, out);
+            }
+            return;
+        }
+        self.found.0 += 1;
+        let is_new = scan.resync || scan.is_whole(key) || !is_known;
+        self.put(now, key, item, is_new, out);
+    }
+
+    /// The scan has read everything: what it did not meet is gone.
+    fn finish(&mut self, now: Time, scan: &Scan, out: &mut Effects<SenderAction>) {
+        let generation = self.status.generation;
+        let forgotten = self
+            .index
+            .extract(|_, row| row.told_in != short(generation));
+        for keys in forgotten.chunks(NUMBERS_MAX) {
+            let keys = keys.to_vec();
+            self.tell(now, out, |out| Record::Forget { keys }.encode(out));
+        }
+        self.found.1 = forgotten.len() as u64;
+        self.tell(now, out, |out| Record::End { generation }.encode(out));
+        if !matches!(scan.whole, Whole::Everything) {
+            let (put, forgotten) = self.found;
+            self.status.repaired += put + forgotten;
+            if scan.resync {
+                out.actions.push(SenderAction::Repaired { put, forgotten });
+            }
+        }
+        if scan.resync {
+            self.end = Some(End {
+                sequence: Some(self.status.sent),
+                generation: Some(generation),
+            });
+        }
+        let duration = now.since(scan.began);
+        self.audit_interval = (duration * SCAN_SHARE)
+            .min(AUDIT_INTERVAL_MAX)
+            .max(self.limits.audit_interval);
+        self.audit_at = now.after(self.audit_interval);
+        self.sums_at = now.after(self.limits.sums_interval);
+    }
+
+    fn barrier(&mut self, now: Time, id: u64, out: &mut Effects<SenderAction>) {
+        if self.synced {
+            self.tell(now, out, |out| Record::Barrier.encode(out));
+            self.barriers.push_back((self.status.sent, id));
         } else {
-            out.actions.push(SenderAction::DrainFailed { id });
+            out.actions.push(SenderAction::Unreachable { id });
         }
     }
 
     fn frame(&mut self, now: Time, frame: &Frame, out: &mut Effects<SenderAction>) {
-        if !self.connected {
-            return;
-        }
-        match frame.body {
-            Body::Ack if (self.status.acked..=self.status.sent).contains(&frame.sequence) => {
-                self.acked(now, frame.sequence, out);
-            }
-            Body::BarrierDone { id } => {
-                // Barriers that failed meanwhile are answered too.
-                if self.drains.front() == Some(&id) {
-                    self.drains.pop_front();
-                    out.actions.push(SenderAction::Drained { id });
-                }
-            }
-            Body::Refused { reason, version } => {
+        let sent = self.status.acked..=self.status.sent;
+        match (&frame.body, self.phase) {
+            (_, Phase::Closed) => {}
+            (Body::Refused { reason, version }, _) => {
                 self.close(out);
+                let (reason, version) = (*reason, *version);
                 out.actions.push(SenderAction::Refused { reason, version });
                 out.actions.push(SenderAction::Close);
+            }
+            (Body::Accepted { level }, Phase::Greeting)
+                if level.code() <= self.demand.level.code() =>
+            {
+                self.accepted(now, *level, out);
+            }
+            (Body::Ack, Phase::Open) if sent.contains(&frame.sequence) => {
+                self.acked(now, frame.sequence, out);
+            }
+            (Body::Swept, Phase::Open) => {
+                if let Some(end) = &mut self.end {
+                    end.generation = end.generation.filter(|one| *one != frame.generation);
+                }
+                self.ended(now);
+            }
+            (Body::Differs { buckets }, Phase::Open) => {
+                self.status.diverged += buckets.len() as u64;
+                let buckets_count = buckets.len();
+                self.repair.extend(buckets);
+                out.actions.push(SenderAction::Diverged {
+                    buckets: buckets_count,
+                });
             }
             _ => {
                 self.close(out);
@@ -532,50 +720,88 @@ impl Sender {
         self.status.acked = sequence;
         if let Some(sent_at) = self.unacked.acknowledge(sequence) {
             self.proved = sent_at;
+            self.round_trip_min = self.round_trip_min.min(now.since(sent_at));
         }
-        if self.end.take_if(|end| *end <= sequence).is_some() {
-            self.synced = true;
-            self.refresh_at = now.after(self.limits.refresh_interval);
+        while let Some((_, id)) = self.barriers.pop_front_if(|(at, _)| *at <= sequence) {
+            out.actions.push(SenderAction::Reached { id });
         }
+        if let Some(end) = &mut self.end {
+            end.sequence = end.sequence.filter(|end| *end > sequence);
+        }
+        self.ended(now);
         if self.lagging && self.unacked.is_empty() {
             self.lagging = false;
-            self.begin(now, true, out);
+            self.begin(now, true, Whole::Nothing, out);
         }
     }
 
-    fn send(&mut self, now: Time, body: Body, out: &mut Effects<SenderAction>) {
+    /// Whether a resync is over at both ends.
+    fn ended(&mut self, now: Time) {
+        let is_over = |end: &mut End| end.sequence.is_none() && end.generation.is_none();
+        if self.end.take_if(is_over).is_some() {
+            self.synced = true;
+            self.sums_at = now.after(self.limits.sums_interval);
+        }
+    }
+
+    /// Adds a record to the frame under way.
+    fn tell(
+        &mut self,
+        now: Time,
+        out: &mut Effects<SenderAction>,
+        write: impl FnOnce(&mut bytes::BytesMut),
+    ) {
+        self.batch.add(write);
         self.status.sent += 1;
-        let frame = Frame {
-            epoch: self.epoch,
-            generation: self.status.generation,
-            sequence: self.status.sent,
-            body,
-        };
-        let bytes = frame.encode(&mut out.outgoing);
-        self.unacked.push(self.status.sent, bytes, now);
-        self.sent_at = now;
+        if self.batch.bytes() >= FRAME_BYTES {
+            self.cut(now, out);
+        }
     }
 
-    /// When a barrier is due because nothing else asks for an acknowledgement.
-    fn proof_at(&self) -> Option<Time> {
-        let idle = self.synced && self.connected && self.unacked.is_empty();
-        idle.then(|| self.sent_at.after(self.limits.proof_interval))
+    /// Ends the frame under way.
+    fn cut(&mut self, now: Time, out: &mut Effects<SenderAction>) {
+        let (generation, last) = (self.status.generation, self.status.sent);
+        let bytes = self
+            .batch
+            .cut(self.epoch, generation, last, &mut out.outgoing);
+        if bytes > 0 {
+            self.unacked.push(last, bytes, now);
+        }
     }
 
-    const fn may_refresh(&self) -> bool {
-        self.synced && self.connected && self.snapshot.is_none() && self.end.is_none()
+    fn mark_at(&self) -> Time {
+        self.marked_at.after(self.limits.proof_interval)
+    }
+
+    const fn may_scan(&self) -> bool {
+        self.synced && self.scan.is_none() && self.end.is_none()
+    }
+
+    fn bounds(&self) -> Option<crate::class::Bounds> {
+        self.status.level.and_then(Level::bounds)
     }
 
     /// What time and lag alone decide.
     fn judge(&mut self, now: Time, out: &mut Effects<SenderAction>) {
-        self.tick(now, out);
+        if self.phase == Phase::Open {
+            self.tick(now, out);
+            if self.unacked.bytes() > self.limits.unacked_bytes_max && !self.lagging {
+                self.lag(out);
+            }
+        }
         let age = self.unacked.oldest().map(|sent| now.since(sent));
         let age = age.unwrap_or_default();
-        let frames = self.lag_frames();
-        if frames > self.limits.lag_frames_max || age > self.limits.lag_max {
-            self.late = true;
-        } else if frames <= self.limits.lag_frames_max / 2 && age <= self.limits.lag_max / 2 {
-            self.late = false;
+        let records = self.lag_records();
+        match self.bounds() {
+            None => self.late = false,
+            Some(bounds) => {
+                let entries = u64::from(bounds.entries);
+                if records > entries || age > bounds.lag() {
+                    self.late = true;
+                } else if records <= entries / 2 && age <= bounds.lag() / 2 {
+                    self.late = false;
+                }
+            }
         }
         let in_sync = self.is_in_sync();
         if in_sync != self.reported_in_sync {
@@ -592,31 +818,52 @@ impl Sender {
     }
 
     fn tick(&mut self, now: Time, out: &mut Effects<SenderAction>) {
-        if self.may_refresh() && now >= self.refresh_at {
-            self.begin(now, false, out);
+        if self.may_scan() && !self.repair.is_empty() {
+            let buckets = std::mem::take(&mut self.repair);
+            self.begin(now, false, Whole::Buckets(buckets), out);
+        } else if self.may_scan() && now >= self.audit_at {
+            self.begin(now, false, Whole::Nothing, out);
+        } else if self.may_scan() && now >= self.sums_at {
+            self.sums_at = now.after(self.limits.sums_interval);
+            self.tell_sums(now, out);
         }
-        if self.proof_at().is_some_and(|at| now >= at) {
-            self.send(now, Body::Barrier { id: PROOF }, out);
+        if !self.lagging && now >= self.mark_at() {
+            self.marked_at = now;
+            let mark = Record::Mark(Mark {
+                sent_at_ns: now.0,
+                behind_us: micros(now.since(self.caught_up)),
+                round_trip_us: micros(self.round_trip_min),
+                backlog: self.backlog,
+                changes: self.status.changes,
+            });
+            self.tell(now, out, |out| mark.encode(out));
         }
+        self.cut(now, out);
     }
 
-    const fn is_in_sync(&self) -> bool {
-        self.connected && self.is_active && self.synced && !self.late
+    fn tell_sums(&mut self, now: Time, out: &mut Effects<SenderAction>) {
+        let first = self.next_sums;
+        let sums = (first..first + SUMS_AT_ONCE).map(|bucket| self.index.sum(bucket));
+        let record = Record::Sums {
+            first,
+            sums: sums.collect(),
+        };
+        self.next_sums = (first + SUMS_AT_ONCE) % BUCKETS;
+        self.tell(now, out, |out| record.encode(out));
     }
 
-    const fn lag_frames(&self) -> u64 {
-        if self.connected {
-            self.status.sent - self.status.acked
-        } else {
-            0
+    fn is_in_sync(&self) -> bool {
+        self.phase == Phase::Open && self.is_active && self.synced && !self.late
+    }
+
+    fn lag_records(&self) -> u64 {
+        match self.phase {
+            Phase::Open => self.status.sent - self.status.acked,
+            Phase::Closed | Phase::Greeting => 0,
         }
     }
 }
 
-const fn upsert(entry: Bytes, is_new: bool) -> Body {
-    Body::Upsert {
-        is_new,
-        from_snapshot: false,
-        entry,
-    }
+fn micros(duration: Duration) -> u32 {
+    u32::try_from(duration.as_micros()).unwrap_or(u32::MAX)
 }

@@ -6,9 +6,12 @@ use bytes::{Bytes, BytesMut};
 use proptest::prelude::*;
 use vnfpool_model::Time;
 
+use super::world::{demand, offer};
+use crate::class::{Bounds, Level, Offer};
+use crate::wire::record::{Record, Records};
 use crate::wire::{Body, Decoder, Frame, Refusal, VERSION, WireError};
 use crate::{
-    Change, Effects, Limits, Receiver, ReceiverAction, ReceiverInput, Sender, SenderAction,
+    Change, Effects, Item, Limits, Receiver, ReceiverAction, ReceiverInput, Sender, SenderAction,
     SenderInput,
 };
 
@@ -21,18 +24,43 @@ fn frame(epoch: u64, generation: u32, sequence: u64, body: Body) -> Frame {
     }
 }
 
-fn begin(epoch: u64, generation: u32, sequence: u64) -> Frame {
-    let body = Body::SnapshotBegin { resync: true };
+fn hello(epoch: u64) -> Frame {
+    let body = Body::Hello {
+        demand: demand(),
+        hash_key: [1; 16],
+    };
+    frame(epoch, 0, 0, body)
+}
+
+/// A frame of one record.
+fn told(epoch: u64, generation: u32, sequence: u64, record: Record) -> Frame {
+    let body = Body::Records(Records::new(&[record]));
     frame(epoch, generation, sequence, body)
 }
 
-fn snapshot_entry(sequence: u64) -> Frame {
-    let body = Body::Upsert {
-        is_new: true,
-        from_snapshot: true,
-        entry: Bytes::from_static(b"entry"),
+fn begin(epoch: u64, generation: u32, sequence: u64) -> Frame {
+    let record = Record::Begin {
+        generation,
+        resync: true,
+        whole: None,
     };
-    frame(5, 1, sequence, body)
+    told(epoch, generation, sequence, record)
+}
+
+fn item() -> Item {
+    Item {
+        key: Bytes::from_static(b"k"),
+        value: Bytes::from_static(b"value"),
+        ttl_s: 0,
+    }
+}
+
+fn put(sequence: u64) -> Frame {
+    let record = Record::Put {
+        item: item(),
+        is_new: true,
+    };
+    told(5, 1, sequence, record)
 }
 
 fn frames(bytes: &BytesMut) -> Vec<Frame> {
@@ -43,7 +71,7 @@ fn frames(bytes: &BytesMut) -> Vec<Frame> {
 
 /// A receiver of epoch 5 with an open stream, and what it does with `inputs`.
 fn receiver_with(inputs: Vec<ReceiverInput>) -> (Receiver, Effects<ReceiverAction>) {
-    let mut receiver = Receiver::new();
+    let mut receiver = Receiver::new(offer());
     let mut out = Effects::default();
     let epoch = ReceiverInput::Epoch {
         token: 5,
@@ -73,49 +101,57 @@ fn refusal(inputs: Vec<ReceiverInput>) -> Option<Refusal> {
 
 #[test]
 fn the_receiver_refuses_what_does_not_follow() {
-    let of = |frames: Vec<Frame>| refusal(frames.into_iter().map(ReceiverInput::Frame).collect());
-    let end = |sequence, count| frame(5, 1, sequence, Body::SnapshotEnd { count });
+    let of = |frames: Vec<Frame>| {
+        let frames = std::iter::once(hello(5)).chain(frames);
+        refusal(frames.map(ReceiverInput::Frame).collect())
+    };
+    let of_begun = |frame: Frame| of(vec![begin(5, 1, 1), frame]);
     assert_eq!(of(vec![begin(4, 1, 1)]), Some(Refusal::OldEpoch));
-    assert_eq!(of(vec![snapshot_entry(1)]), Some(Refusal::Gap));
+    assert_eq!(of(vec![put(1)]), Some(Refusal::Gap), "before the begin");
+    assert_eq!(of_begun(put(3)), Some(Refusal::Gap));
+    assert_eq!(of_begun(put(1)), Some(Refusal::Gap));
+    let of_another_scan = told(5, 2, 2, Record::Barrier);
+    assert_eq!(of_begun(of_another_scan), Some(Refusal::Gap));
     assert_eq!(
-        of(vec![begin(5, 1, 1), snapshot_entry(3)]),
-        Some(Refusal::Gap)
-    );
-    assert_eq!(
-        of(vec![begin(5, 2, 1), snapshot_entry(2)]),
-        Some(Refusal::Gap)
-    );
-    assert_eq!(
-        of(vec![begin(5, 1, 1), snapshot_entry(2), end(3, 2)]),
-        Some(Refusal::Gap)
-    );
-    assert_eq!(
-        of(vec![begin(5, 1, 1), end(2, 0), snapshot_entry(3)]),
-        Some(Refusal::Gap)
-    );
-    assert_eq!(
-        of(vec![begin(5, 1, 1), frame(5, 1, 2, Body::Ack)]),
+        of_begun(frame(5, 1, 2, Body::Ack)),
         Some(Refusal::Malformed)
     );
-    assert_eq!(
-        of(vec![begin(5, 1, 77), snapshot_entry(78), end(79, 1)]),
-        None
-    );
-    let old_after_new = vec![begin(6, 1, 1), frame(5, 1, 2, Body::Barrier { id: 1 })];
+    assert_eq!(of_begun(hello(5)), Some(Refusal::Gap));
+    assert_eq!(of_begun(put(2)), None);
+    let old_after_new = vec![begin(6, 1, 1), told(5, 1, 2, Record::Barrier)];
     assert_eq!(of(old_after_new), Some(Refusal::OldEpoch));
+    let without_hello = vec![ReceiverInput::Frame(begin(5, 1, 1))];
+    assert_eq!(refusal(without_hello), Some(Refusal::Gap));
+}
+
+#[test]
+fn what_a_standby_cannot_read_it_refuses_by_name() {
+    let able = offer();
+    let other_format = Offer {
+        format: 9,
+        ..able.clone()
+    };
+    let older = Offer { schema: 0, ..able };
+    for (offer, reason) in [(other_format, Refusal::Class), (older, Refusal::Schema)] {
+        let mut receiver = Receiver::new(offer);
+        let mut out = Effects::default();
+        receiver.handle(Time(1), ReceiverInput::Connected, &mut out);
+        receiver.handle(Time(1), ReceiverInput::Frame(hello(5)), &mut out);
+        assert_eq!(out.actions, [ReceiverAction::Close { reason }]);
+        let version = VERSION;
+        assert_eq!(
+            frames(&out.outgoing)[0].body,
+            Body::Refused { reason, version }
+        );
+    }
 }
 
 #[test]
 fn the_receiver_refuses_other_versions_nonsense_and_failures_by_name() {
     let version = WireError::Version { found: 9 };
-    assert_eq!(
-        refusal(vec![ReceiverInput::Malformed(version)]),
-        Some(Refusal::Version)
-    );
-    assert_eq!(
-        refusal(vec![ReceiverInput::Malformed(WireError::Magic)]),
-        Some(Refusal::Malformed)
-    );
+    let malformed = |error| refusal(vec![ReceiverInput::Malformed(error)]);
+    assert_eq!(malformed(version), Some(Refusal::Version));
+    assert_eq!(malformed(WireError::Magic), Some(Refusal::Malformed));
     assert_eq!(
         refusal(vec![ReceiverInput::ApplyFailed]),
         Some(Refusal::Failed)
@@ -138,11 +174,12 @@ fn an_active_takes_nothing_and_an_old_epoch_changes_nothing() {
         token: 5,
         accepts: true,
     };
-    for input in [
+    let inputs = [
         old,
         ReceiverInput::Connected,
-        ReceiverInput::Frame(begin(6, 1, 1)),
-    ] {
+        ReceiverInput::Frame(hello(6)),
+    ];
+    for input in inputs {
         receiver.handle(Time(1), input, &mut out);
     }
     let reason = Refusal::Role;
@@ -155,98 +192,119 @@ fn a_stream_may_lag_behind_an_epoch_with_the_same_active_but_not_begin_behind_it
         token: 6,
         accepts: true,
     };
-    let old = || ReceiverInput::Frame(snapshot_entry(2));
-    let begun = ReceiverInput::Frame(begin(5, 1, 1));
-    assert_eq!(refusal(vec![begun.clone(), newer.clone(), old()]), None);
-    assert_eq!(refusal(vec![newer, begun]), None);
-    let reconnected = vec![
-        ReceiverInput::Epoch {
-            token: 6,
-            accepts: true,
-        },
-        ReceiverInput::Connected,
-        ReceiverInput::Frame(begin(5, 1, 1)),
-    ];
+    let frames = || [hello(5), begin(5, 1, 1)].map(ReceiverInput::Frame);
+    let [greeted, begun] = frames();
+    let late = ReceiverInput::Frame(put(2));
+    assert_eq!(refusal(vec![greeted, begun, newer.clone(), late]), None);
+    let [greeted, begun] = frames();
+    assert_eq!(refusal(vec![newer.clone(), greeted, begun]), None);
+    let [greeted, _] = frames();
+    let reconnected = vec![newer, ReceiverInput::Connected, greeted];
     assert_eq!(refusal(reconnected), Some(Refusal::OldEpoch));
 }
 
 #[test]
 fn tickets_of_an_earlier_stream_acknowledge_nothing() {
-    let (mut receiver, out) = receiver_with(vec![ReceiverInput::Frame(begin(5, 1, 50))]);
-    let [ReceiverAction::BeginGeneration { ticket, .. }] = out.actions[..] else {
+    let frames = || [hello(5), begin(5, 1, 1)].map(ReceiverInput::Frame);
+    let (mut receiver, out) = receiver_with(frames().into());
+    let Some(ReceiverAction::Flush { ticket }) = out.actions.last() else {
         panic!("unexpected {:?}", out.actions);
     };
     let mut out = Effects::default();
-    for input in [
-        ReceiverInput::Disconnected,
-        ReceiverInput::Connected,
-        ReceiverInput::Frame(begin(5, 1, 1)),
-        ReceiverInput::Applied(ticket),
-    ] {
+    for input in [ReceiverInput::Disconnected, ReceiverInput::Connected] {
         receiver.handle(Time(1), input, &mut out);
     }
+    for input in frames() {
+        receiver.handle(Time(1), input, &mut out);
+    }
+    out.outgoing.clear();
+    receiver.handle(Time(1), ReceiverInput::Applied(*ticket), &mut out);
     assert!(out.outgoing.is_empty());
     assert_eq!(receiver.status().applied, 0);
 }
 
 #[test]
 fn more_than_agreed_is_refused() {
-    let entry = Bytes::from(vec![0; 60_000]);
-    let upsert = |sequence| {
-        let body = Body::Upsert {
-            is_new: true,
-            from_snapshot: false,
-            entry: entry.clone(),
+    let value = Bytes::from(vec![0; 30_000]);
+    let put = |sequence| {
+        let item = Item {
+            value: value.clone(),
+            ..item()
         };
-        ReceiverInput::Frame(frame(5, 1, sequence, body))
+        let is_new = true;
+        ReceiverInput::Frame(told(5, 1, sequence, Record::Put { item, is_new }))
     };
-    let mut inputs = vec![ReceiverInput::Frame(begin(5, 1, 1))];
-    inputs.extend((2..400).map(upsert));
+    let mut inputs = [hello(5), begin(5, 1, 1)]
+        .map(ReceiverInput::Frame)
+        .to_vec();
+    inputs.extend((2..800).map(put));
     assert_eq!(refusal(inputs), Some(Refusal::Overload));
 }
 
-fn active_sender(limits: Limits) -> (Sender, Effects<SenderAction>) {
-    let mut sender = Sender::new(limits);
+const BOUNDS: Bounds = Bounds {
+    lag_ms: 1_000,
+    entries: 100,
+};
+
+fn active_sender() -> (Sender, Effects<SenderAction>) {
+    let mut demand = demand();
+    demand.level = Level::Bounded(BOUNDS);
+    let mut sender = Sender::new(demand, false, Limits::default());
     let mut out = Effects::default();
     let epoch = SenderInput::Epoch {
         token: 5,
         is_active: true,
     };
     sender.handle(Time(1), epoch, &mut out);
-    sender.handle(Time(1), SenderInput::Connected, &mut out);
+    let hash_key = [1; 16];
+    sender.handle(Time(1), SenderInput::Connected { hash_key }, &mut out);
     (sender, out)
 }
 
+fn said(sequence: u64, body: Body) -> SenderInput {
+    SenderInput::Frame(frame(5, 1, sequence, body))
+}
+
 fn ack(sequence: u64) -> SenderInput {
-    SenderInput::Frame(frame(5, 1, sequence, Body::Ack))
+    said(sequence, Body::Ack)
+}
+
+fn accepted(level: Level) -> SenderInput {
+    said(0, Body::Accepted { level })
 }
 
 /// A sender that is in sync at time 1 with an empty table.
-fn synced_sender(limits: Limits) -> Sender {
-    let (mut sender, mut out) = active_sender(limits);
-    let last = SenderInput::SnapshotChunk {
+fn synced_sender() -> Sender {
+    let (mut sender, mut out) = active_sender();
+    sender.handle(Time(1), accepted(Level::Bounded(BOUNDS)), &mut out);
+    let last = SenderInput::ScanChunk {
         generation: 1,
-        entries: Vec::new(),
+        items: Vec::new(),
         is_last: true,
     };
     sender.handle(Time(1), last, &mut out);
-    assert!(!sender.status().in_sync);
     sender.handle(Time(1), ack(2), &mut out);
+    assert!(!sender.status().in_sync, "the copy may hold something else");
+    sender.handle(Time(1), said(0, Body::Swept), &mut out);
     assert!(out.actions.contains(&SenderAction::InSync(true)));
     sender
 }
 
-fn update() -> SenderInput {
-    SenderInput::Change(Change::Update {
-        key: Bytes::from_static(b"k"),
-        entry: Bytes::from_static(b"entry"),
-    })
+/// A change, sent at once.
+fn change(sender: &mut Sender, now: Time, out: &mut Effects<SenderAction>) {
+    let change = Change::Put {
+        item: item(),
+        is_new: false,
+    };
+    sender.handle(now, SenderInput::Change(change), out);
+    sender.flush(now, out);
 }
 
 #[test]
 fn acknowledging_what_was_not_sent_closes_the_stream() {
     for sequence in [3, u64::MAX] {
-        let (mut sender, mut out) = active_sender(Limits::default());
+        let (mut sender, mut out) = active_sender();
+        sender.handle(Time(1), accepted(Level::Bounded(BOUNDS)), &mut out);
         sender.handle(Time(1), ack(sequence), &mut out);
         assert!(out.actions.contains(&SenderAction::PeerMisbehaved));
         assert!(out.actions.contains(&SenderAction::Close));
@@ -254,9 +312,53 @@ fn acknowledging_what_was_not_sent_closes_the_stream() {
     }
 }
 
+/// Goal: less than demanded is refused or taken as the pool says, and more than demanded is
+/// nonsense; without an acceptance nothing is sent.
+#[test]
+fn a_standby_that_can_do_less_is_taken_only_where_that_will_do() {
+    for (level, accepts_less, goes_on) in [
+        (Level::Bounded(BOUNDS), false, true),
+        (Level::Eventual, true, true),
+        (Level::Eventual, false, false),
+        (Level::None, true, false),
+        (Level::Commit(BOUNDS), true, false),
+    ] {
+        let mut demand = demand();
+        demand.level = Level::Bounded(BOUNDS);
+        let mut sender = Sender::new(demand, accepts_less, Limits::default());
+        let mut out = Effects::default();
+        let epoch = SenderInput::Epoch {
+            token: 5,
+            is_active: true,
+        };
+        sender.handle(Time(1), epoch, &mut out);
+        let hash_key = [1; 16];
+        sender.handle(Time(1), SenderInput::Connected { hash_key }, &mut out);
+        assert!(matches!(
+            frames(&out.outgoing)[..],
+            [Frame {
+                body: Body::Hello { .. },
+                ..
+            }]
+        ));
+        change(&mut sender, Time(1), &mut out);
+        assert_eq!(frames(&out.outgoing).len(), 1, "it may not understand us");
+        sender.handle(Time(1), accepted(level), &mut out);
+        let begun = out
+            .actions
+            .contains(&SenderAction::StartScan { generation: 1 });
+        assert_eq!(begun, goes_on, "{level}");
+        assert_eq!(
+            out.actions.contains(&SenderAction::Close),
+            !goes_on,
+            "{level}"
+        );
+    }
+}
+
 #[test]
 fn a_sender_that_is_not_active_sends_nothing_and_stops_when_it_ceases_to_be() {
-    let mut sender = synced_sender(Limits::default());
+    let mut sender = synced_sender();
     let mut out = Effects::default();
     let other = SenderInput::Epoch {
         token: 6,
@@ -268,38 +370,78 @@ fn a_sender_that_is_not_active_sends_nothing_and_stops_when_it_ceases_to_be() {
         [SenderAction::Close, SenderAction::InSync(false)]
     );
     let mut out = Effects::default();
-    sender.handle(Time(1), update(), &mut out);
-    sender.handle(Time(1), SenderInput::Connected, &mut out);
+    change(&mut sender, Time(1), &mut out);
+    let hash_key = [1; 16];
+    sender.handle(Time(1), SenderInput::Connected { hash_key }, &mut out);
+    assert_eq!(out.actions, [SenderAction::Close]);
+    assert!(out.outgoing.is_empty());
+}
+
+/// Goal: state that must not be sent is not, not even its name.
+#[test]
+fn a_class_of_level_none_opens_no_stream() {
+    let mut demand = demand();
+    demand.level = Level::None;
+    let mut sender = Sender::new(demand, true, Limits::default());
+    let mut out = Effects::default();
+    let epoch = SenderInput::Epoch {
+        token: 5,
+        is_active: true,
+    };
+    sender.handle(Time(1), epoch, &mut out);
+    let hash_key = [1; 16];
+    sender.handle(Time(1), SenderInput::Connected { hash_key }, &mut out);
+    change(&mut sender, Time(1), &mut out);
     assert_eq!(out.actions, [SenderAction::Close]);
     assert!(out.outgoing.is_empty());
 }
 
 #[test]
 fn silence_of_the_standby_ends_being_in_sync_at_the_deadline() {
-    let limits = Limits::default();
-    let mut sender = synced_sender(limits);
+    let mut sender = synced_sender();
     let mut out = Effects::default();
-    sender.handle(Time(10), update(), &mut out);
+    change(&mut sender, Time(10), &mut out);
     assert!(sender.status().in_sync);
-    let due = sender.deadline().unwrap();
-    assert_eq!(
-        due.since(Time(10)),
-        limits.lag_max + Duration::from_nanos(1)
-    );
+    // Marks fall due all the time and prove nothing.
+    let mut due = sender.deadline().unwrap();
+    let late = Time(10).after(BOUNDS.lag());
+    while due <= late {
+        sender.handle(due, SenderInput::Tick, &mut out);
+        assert!(sender.status().in_sync);
+        due = sender.deadline().unwrap();
+    }
+    out.actions.clear();
     sender.handle(due, SenderInput::Tick, &mut out);
     assert_eq!(out.actions, [SenderAction::InSync(false)]);
-    sender.handle(due, ack(3), &mut out);
+    let all = sender.status().sent;
+    sender.handle(due, ack(all), &mut out);
+    assert!(sender.status().in_sync);
+}
+
+#[test]
+fn too_many_changes_under_way_end_being_in_sync_until_half_are_confirmed() {
+    let mut sender = synced_sender();
+    let mut out = Effects::default();
+    for _ in 0..BOUNDS.entries {
+        change(&mut sender, Time(10), &mut out);
+    }
+    assert!(sender.status().in_sync);
+    change(&mut sender, Time(10), &mut out);
+    assert!(!sender.status().in_sync);
+    sender.handle(Time(10), ack(3), &mut out);
+    assert!(!sender.status().in_sync);
+    sender.handle(Time(10), ack(3 + u64::from(BOUNDS.entries) / 2), &mut out);
     assert!(sender.status().in_sync);
 }
 
 #[test]
 fn the_lag_is_the_age_of_the_oldest_frame_under_way() {
-    let mut sender = synced_sender(Limits::default());
+    let mut sender = synced_sender();
     let mut out = Effects::default();
     let lag = |sender: &Sender, now| sender.status().lag(Time(now)).as_nanos();
     assert_eq!(lag(&sender, 1_000), 0);
-    sender.handle(Time(1_000), update(), &mut out);
-    sender.handle(Time(1_500), update(), &mut out);
+    change(&mut sender, Time(1_000), &mut out);
+    change(&mut sender, Time(1_500), &mut out);
     assert_eq!(lag(&sender, 2_000), 1_000);
     sender.handle(Time(2_000), ack(3), &mut out);
     assert_eq!(lag(&sender, 2_000), 500);
@@ -307,24 +449,17 @@ fn the_lag_is_the_age_of_the_oldest_frame_under_way() {
     assert_eq!(lag(&sender, 9_000), 0, "however long ago the last one was");
 }
 
-/// Goal: an idle stream proves the copy, and one that is silent proves nothing. Method: barriers
-/// that are answered, then one that is not.
+/// Goal: an idle stream proves the copy, and one that is silent proves nothing. Method: marks that
+/// are answered, then one that is not.
 #[test]
 fn an_idle_stream_proves_the_copy_and_a_silent_one_does_not() {
-    let limits = Limits::default();
-    let mut sender = synced_sender(limits);
+    let mut sender = synced_sender();
     let mut out = Effects::default();
     let mut proved = Vec::new();
     for sequence in 3..6 {
         let due = sender.deadline().unwrap();
         sender.handle(due, SenderInput::Tick, &mut out);
-        assert!(matches!(
-            frames(&out.outgoing.split())[..],
-            [Frame {
-                body: Body::Barrier { id: 0 },
-                ..
-            }]
-        ));
+        assert!(!out.outgoing.split().is_empty());
         assert_eq!(out.actions, [], "nothing is proved yet");
         let answered = due.after(Duration::from_millis(1));
         sender.handle(answered, ack(sequence), &mut out);
@@ -335,7 +470,8 @@ fn an_idle_stream_proves_the_copy_and_a_silent_one_does_not() {
         );
         proved.push(as_of);
     }
-    assert_eq!(proved[2].since(proved[0]), limits.proof_interval * 2);
+    let interval = Limits::default().proof_interval;
+    assert_eq!(proved[2].since(proved[0]), interval * 2);
     let due = sender.deadline().unwrap();
     sender.handle(due, SenderInput::Tick, &mut out);
     for tenths in 1..30 {
@@ -346,65 +482,115 @@ fn an_idle_stream_proves_the_copy_and_a_silent_one_does_not() {
     }
 }
 
+/// Goal: a copy learns in time that its original lives on, and only then.
 #[test]
-fn the_table_is_announced_again_in_time() {
-    let limits = Limits {
-        proof_interval: Duration::MAX,
-        ..Limits::default()
-    };
-    let mut sender = synced_sender(limits);
-    let due = sender.deadline().unwrap();
-    assert_eq!(due, Time(1).after(limits.refresh_interval));
+fn a_scan_prolongs_what_would_expire_before_the_next_ones() {
+    let mut sender = synced_sender();
     let mut out = Effects::default();
-    sender.handle(due, SenderInput::Tick, &mut out);
-    assert_eq!(out.actions, [SenderAction::StartSnapshot { generation: 2 }]);
-    let resync = false;
-    assert_eq!(
-        frames(&out.outgoing)[0].body,
-        Body::SnapshotBegin { resync }
-    );
-    assert!(sender.status().in_sync && sender.wants_chunk());
+    let mortal = |key: &'static [u8], ttl_s| Item {
+        key: Bytes::from_static(key),
+        ttl_s,
+        ..item()
+    };
+    for item in [
+        mortal(b"short", 30),
+        mortal(b"long", 500),
+        mortal(b"idle", 30),
+    ] {
+        let is_new = true;
+        sender.handle(
+            Time(1),
+            SenderInput::Change(Change::Put { item, is_new }),
+            &mut out,
+        );
+    }
+    sender.flush(Time(1), &mut out);
+    out.outgoing.clear();
+    let begin = Limits::default().audit_interval.as_secs() + 2;
+    let now = Time(1_000_000_000 * begin);
+    let all = sender.status().sent;
+    sender.handle(now, ack(all), &mut out);
+    sender.handle(now, SenderInput::Tick, &mut out);
+    assert!(sender.wants_chunk());
+    let left = u32::try_from(30 - begin).unwrap();
+    let chunk = SenderInput::ScanChunk {
+        generation: 2,
+        items: vec![
+            mortal(b"short", 30),
+            mortal(b"long", 500),
+            mortal(b"idle", left),
+        ],
+        is_last: true,
+    };
+    out.outgoing.clear();
+    sender.handle(now, chunk, &mut out);
+    let mut put = Vec::new();
+    for frame in frames(&out.outgoing) {
+        let Body::Records(records) = frame.body else {
+            continue;
+        };
+        for record in records {
+            if let Record::Put {
+                item,
+                is_new: false,
+            } = record.unwrap()
+            {
+                put.push(item);
+            }
+        }
+    }
+    assert_eq!(put, [mortal(b"short", 30)]);
+    assert_eq!(sender.status().repaired, 0, "nothing was wrong");
 }
 
 #[test]
-fn a_loss_at_the_source_ends_being_in_sync_until_a_snapshot_without_loss() {
-    let mut sender = synced_sender(Limits::default());
+fn a_loss_at_the_source_ends_being_in_sync_until_a_scan_without_loss() {
+    let mut sender = synced_sender();
     let mut out = Effects::default();
     sender.handle(Time(1), SenderInput::Overrun, &mut out);
     sender.handle(Time(1), SenderInput::Overrun, &mut out);
-    let chunk = |generation| SenderInput::SnapshotChunk {
+    let chunk = |generation| SenderInput::ScanChunk {
         generation,
-        entries: Vec::new(),
+        items: Vec::new(),
         is_last: true,
     };
+    let swept = |generation| SenderInput::Frame(frame(5, generation, 0, Body::Swept));
     // The first is spoilt by the second loss; its end is not announced.
     sender.handle(Time(1), chunk(2), &mut out);
-    sender.handle(Time(1), ack(4), &mut out);
+    let all = sender.status().sent;
+    sender.handle(Time(1), ack(all), &mut out);
+    sender.handle(Time(1), swept(2), &mut out);
     assert!(!sender.status().in_sync);
     sender.handle(Time(1), chunk(3), &mut out);
-    sender.handle(Time(1), ack(5), &mut out);
+    let all = sender.status().sent;
+    sender.handle(Time(1), swept(3), &mut out);
+    sender.handle(Time(1), ack(all), &mut out);
     assert!(sender.status().in_sync);
+    assert!(out.actions.contains(&SenderAction::Repaired {
+        put: 0,
+        forgotten: 0
+    }));
 }
 
 proptest! {
     /// A hostile peer can say what it likes: no panic, and nothing is kept beyond the bounds.
     #[test]
     fn hostile_frames_do_no_harm(
-        said in prop::collection::vec((0_u64..8, 0_u32..4, 0_u64..6, 0_u8..8), 0..60),
+        said in prop::collection::vec((0_u64..8, 0_u32..4, 0_u64..6, 0_u8..9, super::wire::record()), 0..60),
     ) {
-        let mut receiver = Receiver::new();
+        let mut receiver = Receiver::new(offer());
         let mut out = Effects::default();
         receiver.handle(Time(1), ReceiverInput::Connected, &mut out);
-        let (mut sender, mut sent) = active_sender(Limits::default());
-        for (epoch, generation, sequence, kind) in said {
+        let (mut sender, mut sent) = active_sender();
+        for (epoch, generation, sequence, kind, record) in said {
             let body = match kind {
-                0 => Body::SnapshotBegin { resync: true },
-                1 => Body::Upsert { is_new: true, from_snapshot: true, entry: Bytes::new() },
-                2 => Body::Delete { key: Bytes::new() },
-                3 => Body::SnapshotEnd { count: sequence },
-                4 => Body::Barrier { id: sequence },
-                5 => Body::Ack,
-                6 => Body::BarrierDone { id: sequence },
+                0 => begin(epoch, generation, sequence).body,
+                1 | 2 => Body::Records(Records::new(&[record])),
+                3 => hello(epoch).body,
+                4 => Body::Ack,
+                5 => Body::Accepted { level: Level::Bounded(BOUNDS) },
+                6 => Body::Differs { buckets: vec![3] },
+                7 => Body::Swept,
                 _ => Body::Refused { reason: Refusal::Failed, version: 1 },
             };
             let frame = frame(epoch, generation, sequence, body);

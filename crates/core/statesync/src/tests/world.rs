@@ -4,27 +4,60 @@
 //! update at the standby changes the value only, as the kernel does; so an identity that was
 //! missed stays wrong until the entry is replaced, and the tests see it.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use vnfpool_model::Time;
 
+use crate::class::{Bounds, ClassName, Demand, Level, Offer};
 use crate::wire::Decoder;
 use crate::{
-    Change, Effects, Limits, Receiver, ReceiverAction, ReceiverInput, Sender, SenderAction,
+    Change, Effects, Item, Limits, Receiver, ReceiverAction, ReceiverInput, Sender, SenderAction,
     SenderInput, Ticket,
 };
 
 /// Small enough that random runs meet every limit.
 pub(super) const LIMITS: Limits = Limits {
     unacked_bytes_max: 1500,
-    snapshot_unacked_bytes_max: 300,
-    lag_frames_max: 1_000,
-    lag_max: Duration::from_secs(3600),
+    scan_unacked_bytes_max: 300,
     proof_interval: Duration::from_secs(3600),
-    refresh_interval: Duration::from_millis(40),
+    sums_interval: Duration::from_millis(1),
+    audit_interval: Duration::from_millis(40),
 };
+
+/// No bound on the lag but that of the bytes.
+pub(super) fn demand() -> Demand {
+    Demand {
+        class: ClassName::conntrack(),
+        format: 1,
+        schema: 1,
+        level: Level::Bounded(Bounds {
+            lag_ms: 3_600_000,
+            entries: 1_000,
+        }),
+    }
+}
+
+pub(super) fn offer() -> Offer {
+    let Demand {
+        class,
+        format,
+        schema,
+        level,
+    } = demand();
+    Offer {
+        class,
+        format,
+        schema,
+        level,
+    }
+}
+
+fn sender() -> Sender {
+    Sender::new(demand(), false, LIMITS)
+}
+
 const EVENT_QUEUE_MAX: usize = 12;
 const CHUNK_ENTRIES: usize = 3;
 
@@ -49,22 +82,15 @@ struct Dump {
 
 impl Source {
     pub(super) fn put(&mut self, key: u8, value: u32) {
-        if let Some(entry) = self.table.get_mut(&key) {
-            entry.1 = value;
-            let entry = encode(key, *entry);
-            self.tell(Change::Update {
-                key: key_bytes(key),
-                entry,
-            });
-        } else {
-            self.identities += 1;
-            let entry = (self.identities, value);
-            self.table.insert(key, entry);
-            self.tell(Change::New {
-                key: key_bytes(key),
-                entry: encode(key, entry),
-            });
-        }
+        let is_new = !self.table.contains_key(&key);
+        let identities = &mut self.identities;
+        let entry = self.table.entry(key).or_insert_with(|| {
+            *identities += 1;
+            (*identities, value)
+        });
+        entry.1 = value;
+        let item = encode(key, *entry);
+        self.tell(Change::Put { item, is_new });
     }
 
     pub(super) fn remove(&mut self, key: u8) {
@@ -102,12 +128,10 @@ impl Source {
         } else {
             self.fill();
         }
-        let entries = ready
-            .into_iter()
-            .map(|(key, entry)| (key_bytes(key), encode(key, entry)));
-        Some(SenderInput::SnapshotChunk {
+        let items = ready.into_iter().map(|(key, entry)| encode(key, entry));
+        Some(SenderInput::ScanChunk {
             generation,
-            entries: entries.collect(),
+            items: items.collect(),
             is_last,
         })
     }
@@ -139,7 +163,10 @@ pub(super) struct World {
     pub(super) receiver: Receiver,
     todo: VecDeque<ReceiverAction>,
     pub(super) copy: Table,
-    touched: BTreeSet<u8>,
+    sweep: Option<Sweep>,
+    streams: u8,
+    /// Somebody else wrote in the copy: until the next audit it may differ.
+    pub(super) is_disturbed: bool,
     pub(super) connected: bool,
     pub(super) epoch: u64,
 }
@@ -149,16 +176,18 @@ impl World {
         let mut world = Self {
             now: Time(1),
             source: Source::default(),
-            sender: Sender::new(LIMITS),
+            sender: sender(),
             sender_actions: Vec::new(),
             forward: BytesMut::new(),
             backward: BytesMut::new(),
             sender_decoder: Decoder::new(),
             receiver_decoder: Decoder::new(),
-            receiver: Receiver::new(),
+            receiver: Receiver::new(offer()),
             todo: VecDeque::new(),
             copy: Table::new(),
-            touched: BTreeSet::new(),
+            sweep: None,
+            streams: 0,
+            is_disturbed: false,
             connected: false,
             epoch: 1,
         };
@@ -171,6 +200,29 @@ impl World {
         if self.sender.deadline().is_some_and(|due| due <= self.now) {
             self.send(SenderInput::Tick);
         }
+        if self.receiver.deadline().is_some_and(|due| due <= self.now) {
+            self.receive(ReceiverInput::Tick);
+        }
+    }
+
+    /// The standby's kernel loses an entry, and nobody is told.
+    pub(super) fn lose(&mut self, key: u8) {
+        self.is_disturbed |= self.copy.remove(&key).is_some();
+    }
+
+    /// The standby's kernel has an entry of its own.
+    pub(super) fn intrude(&mut self, key: u8) {
+        self.is_disturbed = true;
+        self.copy.entry(key).or_insert((u32::MAX, 0));
+    }
+
+    /// Long enough for every audit, sweep and repair of what `lose` and `intrude` did.
+    pub(super) fn audit(&mut self) {
+        for _ in 0..70 {
+            self.pass_time(1_000);
+            self.settle();
+        }
+        self.is_disturbed = false;
     }
 
     pub(super) fn connect(&mut self) {
@@ -181,7 +233,9 @@ impl World {
         self.sender_decoder = Decoder::new();
         self.receiver_decoder = Decoder::new();
         self.receive(ReceiverInput::Connected);
-        self.send(SenderInput::Connected);
+        self.streams = self.streams.wrapping_add(1);
+        let hash_key = [self.streams; 16];
+        self.send(SenderInput::Connected { hash_key });
     }
 
     /// The stream breaks; what is on its way is lost.
@@ -195,7 +249,7 @@ impl World {
 
     pub(super) fn restart_sender(&mut self) {
         self.disconnect();
-        self.sender = Sender::new(LIMITS);
+        self.sender = sender();
         self.source.events.clear();
         self.source.lost = false;
         self.source.dump = None;
@@ -205,9 +259,9 @@ impl World {
     /// The agent restarts; the kernel's table stays.
     pub(super) fn restart_receiver(&mut self) {
         self.disconnect();
-        self.receiver = Receiver::new();
+        self.receiver = Receiver::new(offer());
         self.todo.clear();
-        self.touched.clear();
+        self.sweep = None;
         self.tell_epochs();
     }
 
@@ -235,10 +289,11 @@ impl World {
                 self.send(SenderInput::Overrun);
             }
             let Some(change) = self.source.events.pop_front() else {
-                return;
+                break;
             };
             self.send(SenderInput::Change(change));
         }
+        self.flush();
     }
 
     pub(super) fn read_chunk(&mut self) {
@@ -275,6 +330,12 @@ impl World {
         }
     }
 
+    fn flush(&mut self) {
+        let mut effects = Effects::default();
+        self.sender.flush(self.now, &mut effects);
+        self.take(effects);
+    }
+
     /// The standby's driver carries out at most `count` actions and says so.
     pub(super) fn apply(&mut self, count: usize) {
         let mut last = None;
@@ -289,8 +350,43 @@ impl World {
         }
     }
 
-    pub(super) fn drain(&mut self, id: u64) {
-        self.send(SenderInput::Drain { id });
+    /// The standby's driver reads a chunk of its own table.
+    pub(super) fn sweep(&mut self) {
+        let Some(sweep) = self.sweep.as_mut().filter(|_| self.todo.is_empty()) else {
+            return;
+        };
+        let number = sweep.number;
+        let ready = std::mem::take(&mut sweep.ready);
+        let is_last = sweep.next_key.is_none();
+        if is_last {
+            self.sweep = None;
+        } else {
+            self.fill_sweep();
+        }
+        let keys = ready.into_iter().map(key_bytes).collect();
+        self.receive(ReceiverInput::SweepChunk {
+            sweep: number,
+            keys,
+            is_last,
+        });
+    }
+
+    fn fill_sweep(&mut self) {
+        let Some(sweep) = &mut self.sweep else { return };
+        let Some(from) = sweep.next_key else { return };
+        sweep.ready = self
+            .copy
+            .range(from..)
+            .take(CHUNK_ENTRIES)
+            .map(|(key, _)| *key)
+            .collect();
+        let full = sweep.ready.len() == CHUNK_ENTRIES;
+        let last = sweep.ready.last().filter(|_| full);
+        sweep.next_key = last.and_then(|key| key.checked_add(1));
+    }
+
+    pub(super) fn barrier(&mut self, id: u64) {
+        self.send(SenderInput::Barrier { id });
     }
 
     /// Everything that can happen without a fault happens, until nothing does any more.
@@ -301,6 +397,7 @@ impl World {
             self.read_chunk();
             self.deliver(usize::MAX);
             self.apply(1000);
+            self.sweep();
             self.answer(usize::MAX);
             if self.is_quiet() && self.sender.status().in_sync {
                 return;
@@ -311,14 +408,17 @@ impl World {
 
     /// The claim: in sync, nothing under way, hence equal.
     pub(super) fn check(&self) {
-        if self.sender.status().in_sync && self.is_quiet() {
+        if self.sender.status().in_sync && self.is_quiet() && !self.is_disturbed {
             assert_eq!(self.source.table, self.copy);
             assert!(self.receiver.status().in_sync);
         }
     }
 
     fn is_quiet(&self) -> bool {
-        self.source.events.is_empty() && !self.source.lost && self.sender.status().lag_frames == 0
+        let flows = !self.forward.is_empty() || !self.backward.is_empty();
+        let works = self.source.dump.is_some() || self.sweep.is_some() || !self.todo.is_empty();
+        let waits = !self.source.events.is_empty() || self.source.lost;
+        !flows && !works && !waits && self.sender.status().lag_records == 0
     }
 
     fn tell_epochs(&mut self) {
@@ -336,13 +436,17 @@ impl World {
     fn send(&mut self, input: SenderInput) {
         let mut effects = Effects::default();
         self.sender.handle(self.now, input, &mut effects);
+        self.take(effects);
+    }
+
+    fn take(&mut self, effects: Effects<SenderAction>) {
         if self.connected {
             self.forward.extend_from_slice(&effects.outgoing);
         }
         for action in effects.actions {
             match action {
-                SenderAction::StartSnapshot { generation } => self.source.start_dump(generation),
-                SenderAction::AbortSnapshot => self.source.dump = None,
+                SenderAction::StartScan { generation } => self.source.start_dump(generation),
+                SenderAction::AbortScan => self.source.dump = None,
                 SenderAction::Close => self.disconnect(),
                 other => self.sender_actions.push(other),
             }
@@ -358,7 +462,9 @@ impl World {
         for action in effects.actions {
             match action {
                 ReceiverAction::Close { reason } => panic!("refused: {reason}"),
-                ReceiverAction::InSync(_) => {}
+                ReceiverAction::InSync(_)
+                | ReceiverAction::Accepted { .. }
+                | ReceiverAction::Diverged { .. } => {}
                 other => self.todo.push_back(other),
             }
         }
@@ -366,17 +472,21 @@ impl World {
 
     fn carry_out(&mut self, action: ReceiverAction) -> Option<Ticket> {
         match action {
-            ReceiverAction::BeginGeneration { ticket, .. } => {
-                self.touched.clear();
+            ReceiverAction::StartSweep { ticket, sweep } => {
+                self.sweep = Some(Sweep {
+                    number: sweep,
+                    ready: Vec::new(),
+                    next_key: Some(0),
+                });
+                self.fill_sweep();
                 Some(ticket)
             }
-            ReceiverAction::Upsert {
+            ReceiverAction::Put {
                 ticket,
                 is_new,
-                entry,
+                item,
             } => {
-                let (key, entry) = decode(entry);
-                self.touched.insert(key);
+                let (key, entry) = decode(item);
                 let old = self.copy.get(&key).filter(|_| !is_new);
                 let identity = old.map_or(entry.0, |old| old.0);
                 self.copy.insert(key, (identity, entry.1));
@@ -386,27 +496,35 @@ impl World {
                 self.copy.remove(&key.get_u8());
                 Some(ticket)
             }
-            ReceiverAction::RemoveOthers { ticket, .. } => {
-                self.copy.retain(|key, _| self.touched.contains(key));
-                Some(ticket)
-            }
             ReceiverAction::Flush { ticket } => Some(ticket),
-            ReceiverAction::Close { .. } | ReceiverAction::InSync(_) => None,
+            _ => None,
         }
     }
+}
+
+/// The standby's reading of its own table; as the kernel's, each chunk is filled early.
+#[derive(Debug)]
+struct Sweep {
+    number: u16,
+    ready: Vec<u8>,
+    next_key: Option<u8>,
 }
 
 fn key_bytes(key: u8) -> Bytes {
     Bytes::copy_from_slice(&[key])
 }
 
-fn encode(key: u8, (identity, value): (u32, u32)) -> Bytes {
-    let mut bytes = vec![key];
-    bytes.extend(identity.to_be_bytes());
+fn encode(key: u8, (identity, value): (u32, u32)) -> Item {
+    let mut bytes = identity.to_be_bytes().to_vec();
     bytes.extend(value.to_be_bytes());
-    bytes.into()
+    Item {
+        key: key_bytes(key),
+        value: bytes.into(),
+        ttl_s: 0,
+    }
 }
 
-fn decode(mut entry: Bytes) -> (u8, (u32, u32)) {
-    (entry.get_u8(), (entry.get_u32(), entry.get_u32()))
+fn decode(mut item: Item) -> (u8, (u32, u32)) {
+    let value = &mut item.value;
+    (item.key.get_u8(), (value.get_u32(), value.get_u32()))
 }

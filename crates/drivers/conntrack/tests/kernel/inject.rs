@@ -1,12 +1,15 @@
 //! Injection of every kind of connection, read back by the dump and by `conntrack`.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
+use bytes::{Bytes, BytesMut};
 use vnfpool_conntrack::{
     Entry, Event, EventSource, Family, Fetcher, Injector, Key, Layer4, ProtocolState, ReadOutcome,
     Scope, SctpInfo, SeqAdjust, Sink, Status, TcpInfo, Tuple, Zone, ZoneDirection, codec, dump_all,
     enable_events, protocol, tcp_flags, tcp_state,
 };
+use vnfpool_statesync::{Item, ReceiverInput};
 
 use crate::namespace::{Namespace, set};
 
@@ -438,8 +441,21 @@ fn an_unknown_helper_is_left_out_and_counted() {
     });
 }
 
+/// The keys that a sweep names.
+fn sweep(sink: &mut Sink) -> BTreeSet<Bytes> {
+    let mut named = BTreeSet::new();
+    sink.start_sweep(1).unwrap();
+    while let Some(input) = sink.read_sweep().unwrap() {
+        let ReceiverInput::SweepChunk { sweep: 1, keys, .. } = input else {
+            panic!("unexpected {input:?}");
+        };
+        named.extend(keys);
+    }
+    named
+}
+
 #[test]
-fn reconciling_removes_what_the_snapshot_did_not_hold_and_nothing_of_the_element() {
+fn a_sweep_names_what_is_of_the_function_and_nothing_of_the_element() {
     let gateway = Namespace::new("gw");
     gateway.enter(|| {
         let own: IpAddr = "10.1.0.1".parse().unwrap();
@@ -455,20 +471,26 @@ fn reconciling_removes_what_the_snapshot_did_not_hold_and_nothing_of_the_element
         }
         injector.flush().unwrap();
 
-        let mut sink = Sink::open().unwrap();
-        sink.begin_generation(3);
+        let mut sink = Sink::open(Scope::new([own])).unwrap();
+        let mut buffer = BytesMut::new();
         for entry in [&kept, &ended] {
-            let mut bytes = Vec::new();
-            codec::encode_entry(entry, &mut bytes);
-            sink.upsert(&bytes, true).unwrap();
+            sink.put(&codec::item(entry, &mut buffer), true).unwrap();
         }
-        let mut bytes = Vec::new();
-        codec::encode_key(&ended.key, &mut bytes);
-        sink.delete(&bytes).unwrap();
-        assert!(sink.upsert(&bytes, true).is_err());
-        let scope = Scope::new([own]);
-        assert_eq!(sink.remove_others(2, &scope).unwrap(), 0);
-        assert_eq!(sink.remove_others(3, &scope).unwrap(), 1);
+        let ended = codec::item(&ended, &mut buffer);
+        sink.delete(&ended.key).unwrap();
+        let nonsense = Item {
+            value: ended.key.clone(),
+            ..ended.clone()
+        };
+        assert!(sink.put(&nonsense, true).is_err());
+        // What a receiver's machine would do: sweep, and delete what it was not told of.
+        let told = sweep(&mut sink);
+        let stale_key = codec::item(&stale, &mut buffer).key;
+        let kept_key = codec::item(&kept, &mut buffer).key;
+        assert_eq!(told, BTreeSet::from([stale_key.clone(), kept_key]));
+        sink.delete(&stale_key).unwrap();
+        sink.flush().unwrap();
+        assert!(sink.take_failures().is_empty());
         let mut keys: Vec<_> = dump_all(Family::All).unwrap();
         keys.sort_by_key(|entry| entry.key);
         let mut expected = [kept.key, mine.key];

@@ -9,6 +9,7 @@ use vnfpool_conntrack::{
     enable_events, protocol,
 };
 use vnfpool_model::Time;
+use vnfpool_statesync::class::{Bounds, ClassName, Demand, Level, Offer};
 use vnfpool_statesync::wire::Decoder;
 use vnfpool_statesync::{
     Effects, Limits, Receiver, ReceiverAction, ReceiverInput, Sender, SenderAction, SenderInput,
@@ -35,7 +36,7 @@ impl Active {
     fn new(to_standby: Outgoing<Vec<u8>>, from_standby: Incoming<Vec<u8>>) -> Self {
         let mut active = Self {
             source: Source::open(Scope::default(), EVENT_BYTES).unwrap(),
-            sender: Sender::new(Limits::default()),
+            sender: Sender::new(demand(), false, Limits::default()),
             decoder: Decoder::new(),
             to_standby,
             from_standby,
@@ -43,23 +44,32 @@ impl Active {
         let token = 1;
         let is_active = true;
         active.handle(SenderInput::Epoch { token, is_active });
-        active.handle(SenderInput::Connected);
+        let hash_key = [7; 16];
+        active.handle(SenderInput::Connected { hash_key });
         active
     }
 
     fn handle(&mut self, input: SenderInput) {
         let mut effects = Effects::default();
         self.sender.handle(Time(1), input, &mut effects);
+        self.act(effects);
+    }
+
+    fn act(&mut self, effects: Effects<SenderAction>) {
         if !effects.outgoing.is_empty() {
             self.to_standby.send(effects.outgoing.to_vec()).unwrap();
         }
         for action in effects.actions {
             match action {
-                SenderAction::StartSnapshot { generation } => {
-                    self.source.start_snapshot(generation).unwrap();
+                SenderAction::StartScan { generation } => {
+                    self.source.start_scan(generation).unwrap();
                 }
-                SenderAction::AbortSnapshot => self.source.abort_snapshot(),
-                SenderAction::InSync(_) | SenderAction::Proved { .. } | SenderAction::Lagging => {}
+                SenderAction::AbortScan => self.source.abort_scan(),
+                SenderAction::InSync(_)
+                | SenderAction::Accepted { .. }
+                | SenderAction::Repaired { .. }
+                | SenderAction::Proved { .. }
+                | SenderAction::Lagging => {}
                 other => panic!("unexpected {other:?}"),
             }
         }
@@ -77,6 +87,9 @@ impl Active {
         {
             self.handle(chunk);
         }
+        let mut effects = Effects::default();
+        self.sender.flush(Time(1), &mut effects);
+        self.act(effects);
         while let Ok(bytes) = self.from_standby.try_recv() {
             self.decoder.push(&bytes);
             while let Some(frame) = self.decoder.next_frame().unwrap() {
@@ -91,7 +104,7 @@ impl Active {
         loop {
             let drained = self.turn();
             let status = self.sender.status();
-            if drained && status.in_sync && status.lag_frames == 0 {
+            if drained && status.in_sync && status.lag_records == 0 {
                 return status;
             }
             assert!(begin.elapsed() < PATIENCE, "does not settle: {status:?}");
@@ -99,10 +112,30 @@ impl Active {
     }
 }
 
+fn demand() -> Demand {
+    Demand {
+        class: ClassName::conntrack(),
+        format: 1,
+        schema: 1,
+        level: Level::Bounded(Bounds::DEFAULT),
+    }
+}
+
 /// The standby's loop; ends when the active is gone.
 fn run_standby(from_active: &Incoming<Vec<u8>>, to_active: &Outgoing<Vec<u8>>) {
-    let mut receiver = Receiver::new();
-    let mut sink = Sink::open().unwrap();
+    let Demand {
+        class,
+        format,
+        schema,
+        level,
+    } = demand();
+    let mut receiver = Receiver::new(Offer {
+        class,
+        format,
+        schema,
+        level,
+    });
+    let mut sink = Sink::open(Scope::default()).unwrap();
     let mut decoder = Decoder::new();
     let mut effects = Effects::default();
     receiver.handle(Time(1), ReceiverInput::Connected, &mut effects);
@@ -111,17 +144,24 @@ fn run_standby(from_active: &Incoming<Vec<u8>>, to_active: &Outgoing<Vec<u8>>) {
         while let Some(frame) = decoder.next_frame().unwrap() {
             receiver.handle(Time(1), ReceiverInput::Frame(frame), &mut effects);
         }
-        let mut last = None;
-        for action in std::mem::take(&mut effects.actions) {
-            assert!(
-                !matches!(action, ReceiverAction::Close { .. }),
-                "{action:?}"
-            );
-            last = sink.apply(&action, &Scope::default()).unwrap().or(last);
-        }
-        assert!(sink.flush().unwrap().is_empty());
-        if let Some(ticket) = last {
-            receiver.handle(Time(1), ReceiverInput::Applied(ticket), &mut effects);
+        loop {
+            let mut last = None;
+            for action in std::mem::take(&mut effects.actions) {
+                assert!(
+                    !matches!(action, ReceiverAction::Close { .. }),
+                    "{action:?}"
+                );
+                last = sink.apply(&action).unwrap().or(last);
+            }
+            sink.flush().unwrap();
+            assert!(sink.take_failures().is_empty());
+            if let Some(ticket) = last {
+                receiver.handle(Time(1), ReceiverInput::Applied(ticket), &mut effects);
+            }
+            let Some(chunk) = sink.read_sweep().unwrap() else {
+                break;
+            };
+            receiver.handle(Time(1), chunk, &mut effects);
         }
         // The active may have what it wanted and be gone.
         let _ = to_active.send(effects.outgoing.split().to_vec());
@@ -213,7 +253,10 @@ fn the_other_kernel_ends_equal_through_bursts_and_losses() {
             status
         })
     });
-    assert!(status.overruns > 0 && status.snapshots > 1, "{status:?}");
+    assert!(
+        status.overruns > 0 && status.scans > 1 && status.repaired > 0,
+        "{status:?}"
+    );
     let (ours, theirs) = (table(&gateways[0]), table(&gateways[1]));
     assert!(ours.len() > 500, "{}", ours.len());
     assert_eq!(ours, theirs);

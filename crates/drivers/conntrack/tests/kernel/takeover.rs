@@ -5,6 +5,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::Duration;
 
+use bytes::BytesMut;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use vnfpool_conntrack::{
     Entry, Event, EventSource, Family, ProtocolState, ReadOutcome, Scope, Sink, Status, codec,
@@ -347,11 +348,11 @@ fn echo_socket(lab: &Lab, target: &str) -> Socket {
 fn replicate(events: &[Event], sink: &mut Sink) {
     let scope = scope(0);
     for event in events {
-        let mut bytes = Vec::new();
+        let mut bytes = BytesMut::new();
         match event {
             Event::New(entry) | Event::Update(entry) if scope.covers(entry) => {
-                codec::encode_entry(entry, &mut bytes);
-                sink.upsert(&bytes, matches!(event, Event::New(_))).unwrap();
+                let item = codec::item(entry, &mut bytes);
+                sink.put(&item, matches!(event, Event::New(_))).unwrap();
             }
             Event::Destroy(key) => {
                 codec::encode_key(key, &mut bytes);
@@ -360,7 +361,12 @@ fn replicate(events: &[Event], sink: &mut Sink) {
             Event::New(_) | Event::Update(_) => {}
         }
     }
-    let failures = sink.flush().unwrap();
+    flush(sink);
+}
+
+fn flush(sink: &mut Sink) {
+    sink.flush().unwrap();
+    let failures = sink.take_failures();
     assert!(failures.is_empty(), "{failures:?}");
 }
 
@@ -409,7 +415,7 @@ fn learnt(state: ProtocolState) -> ProtocolState {
 fn lost_acknowledgements_do_not_end_a_connection_nor_does_a_blind_reset() {
     let lab = Lab::new();
     let mut source = lab.gateways[0].enter(|| EventSource::open(1 << 20).unwrap());
-    let mut sink = lab.gateways[1].enter(|| Sink::open().unwrap());
+    let mut sink = lab.gateways[1].enter(|| Sink::open(Scope::default()).unwrap());
     let mut traffic = Traffic::start(&lab);
     replicate(&drain(&mut source), &mut sink);
 
@@ -455,7 +461,7 @@ fn lost_acknowledgements_do_not_end_a_connection_nor_does_a_blind_reset() {
 fn connections_go_on_through_the_other_gateway() {
     let lab = Lab::new();
     let mut source = lab.gateways[0].enter(|| EventSource::open(1 << 20).unwrap());
-    let mut sink = lab.gateways[1].enter(|| Sink::open().unwrap());
+    let mut sink = lab.gateways[1].enter(|| Sink::open(Scope::default()).unwrap());
     let mut traffic = Traffic::start(&lab);
     replicate(&drain(&mut source), &mut sink);
 
@@ -485,15 +491,13 @@ fn connections_go_on_through_the_other_gateway() {
 #[test]
 fn a_dump_instead_of_events_serves_as_well() {
     let lab = Lab::new();
-    let mut sink = lab.gateways[1].enter(|| Sink::open().unwrap());
+    let mut sink = lab.gateways[1].enter(|| Sink::open(Scope::default()).unwrap());
     let mut traffic = Traffic::start(&lab);
-    sink.begin_generation(1);
     for entry in lab.table(0) {
-        let mut bytes = Vec::new();
-        codec::encode_entry(&entry, &mut bytes);
-        sink.upsert(&bytes, true).unwrap();
+        let item = codec::item(&entry, &mut BytesMut::new());
+        sink.put(&item, true).unwrap();
     }
-    assert!(sink.flush().unwrap().is_empty());
+    flush(&mut sink);
     assert_tables_agree(&lab);
     lab.fail_over();
     traffic.exchange(b"after the failover");
@@ -504,7 +508,7 @@ fn a_dump_instead_of_events_serves_as_well() {
 fn deletions_and_flushes_are_replicated() {
     let lab = Lab::new();
     let mut source = lab.gateways[0].enter(|| EventSource::open(1 << 20).unwrap());
-    let mut sink = lab.gateways[1].enter(|| Sink::open().unwrap());
+    let mut sink = lab.gateways[1].enter(|| Sink::open(Scope::default()).unwrap());
     let traffic = Traffic::start(&lab);
     replicate(&drain(&mut source), &mut sink);
     assert_eq!(lab.table(1).len(), 12);

@@ -16,10 +16,8 @@ use crate::datagram::Side;
 use crate::pki::{CaFingerprint, Credentials};
 use crate::policy::PeerPolicy;
 use crate::rejection::{Rejection, RejectionCounters};
-use crate::tls::{self, ClientCertificate, TlsError};
+use crate::tls::{self, ANY_NAME, ClientCertificate, TlsError};
 
-/// There are no DNS names in the pool; the name is needed by the protocol and never checked.
-const ANY_NAME: &str = "vnfpool.invalid";
 /// Streams that a peer may have open at once.
 const STREAMS_MAX: u8 = 32;
 /// State may be on its way: 1 MiB fills a gigabit link for 8 ms.

@@ -9,11 +9,11 @@ use tokio::task::JoinSet;
 
 use super::connection::{peer_identity, protocol, rejection_of};
 use super::endpoint::{Endpoint, EndpointError, server_config};
-use super::limits::HandshakeRate;
 use super::{ALPN_ENROLMENT, ALPN_MEMBERS, Connection};
 use crate::datagram::Side;
 use crate::enrolment::Enrolment;
 use crate::identity::SpiffeId;
+use crate::limits::HandshakeRate;
 use crate::policy::PeerPolicy;
 use crate::rejection::Rejection;
 

@@ -16,7 +16,6 @@
 
 mod connection;
 mod endpoint;
-mod limits;
 mod listener;
 mod stream;
 

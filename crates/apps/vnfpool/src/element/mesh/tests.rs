@@ -3,13 +3,18 @@
 use std::collections::VecDeque;
 use std::net::Ipv4Addr;
 
+use bytes::BytesMut;
 use tempfile::TempDir;
 use vnfpool_conntrack::Scope;
 use vnfpool_model::SlotId;
+use vnfpool_statesync::class::{Bounds, Level};
+use vnfpool_statesync::wire::{self as statesync, Body};
 use vnfpool_transport::TrustDomain;
+use vnfpool_transport::link::{self, Link, Received};
 use vnfpool_transport::pki::{Authority, Validity};
 
 use super::super::pulse::{SlotView, View};
+use super::super::sync::{Class, preface};
 use super::*;
 use crate::pulse::Inbox;
 
@@ -57,6 +62,9 @@ impl Site {
             element: element.parse().unwrap(),
         };
         let dir = self.dir.path().join(element);
+        if let Ok(issued) = Credentials::load(&dir) {
+            return issued;
+        }
         let issued = self
             .authority
             .issue_local(&dir, &identity, &[], Validity::standard());
@@ -71,14 +79,22 @@ impl Site {
     /// The mesh of `gw1`, and what its real-time thread would be told.
     fn mesh(&self) -> (Arc<Mesh>, Inbox<Command, View>) {
         let (pulse, inbox) = Pulse::new().unwrap();
-        let sync = Arc::new(SyncHub::new(pulse.clone(), Scope::new([])));
         let credentials = self.credentials("gw1");
+        let scope = || Scope::new([]);
+        let class = Class::conntrack(scope(), Level::Bounded(Bounds::DEFAULT));
+        let sync = SyncHub::new(
+            pulse.clone(),
+            Incarnation(1),
+            credentials.clone(),
+            scope(),
+            vec![class],
+        );
         let mesh = Mesh::start(
             edge(),
             credentials,
             ANY,
             pulse,
-            sync,
+            Arc::new(sync),
             Arc::default(),
             Continuity::random().unwrap(),
         );
@@ -181,9 +197,32 @@ async fn a_called_peer_that_names_another_number_is_refused() {
     }
 }
 
+/// A link of `element`, with what says that it is the stream of `slot`.
+async fn link_of(site: &Site, element: &str, address: SocketAddr, slot: SlotId) -> Link {
+    let credentials = site.credentials(element);
+    let expected = PeerPolicy::ElementOf(edge());
+    let mut link = link::connect(&credentials, expected, address)
+        .await
+        .unwrap();
+    let demand = Class::conntrack(Scope::new([]), Level::Bounded(Bounds::DEFAULT)).demand;
+    let hash_key = [3; 16];
+    let hello = statesync::Frame {
+        epoch: 0,
+        generation: 0,
+        sequence: 0,
+        body: Body::Hello { demand, hash_key },
+    };
+    let mut bytes = BytesMut::from(&preface(slot, Incarnation(1))[..]);
+    hello.encode(&mut bytes);
+    link.send(&bytes).unwrap();
+    assert!(link.flush().unwrap());
+    link
+}
+
 /// Goal: a member that does not serve takes nothing from the stream of the one that does. Method:
-/// gw2 is the active here and has its stream; gw3 opens one for the same slot.
-#[tokio::test]
+/// gw2 is the active here and has its stream; gw3 opens one for the same slot. (Needs root, for the
+/// kernel's table.)
+#[tokio::test(flavor = "multi_thread")]
 async fn a_state_stream_that_is_not_of_the_active_replaces_nothing() {
     let site = Site::new();
     let (mesh, inbox) = site.mesh();
@@ -201,38 +240,31 @@ async fn a_state_stream_that_is_not_of_the_active_replaces_nothing() {
     let address = mesh.endpoint.local_address().unwrap();
     let mut held = Vec::new();
     for number in [2, 3] {
-        let endpoint = site.endpoint(&format!("gw{number}"));
+        let name = format!("gw{number}");
+        let endpoint = site.endpoint(&name);
         let expected = PeerPolicy::ElementOf(edge());
         let connection = endpoint.connect(address, expected).await.unwrap();
         let (mut writer, mut reader) = connection.open_stream(StreamKind::Control).await.unwrap();
         send_hello(&mut writer, member(number)).await.unwrap();
         receive_hello(&mut reader).await.unwrap();
-        let (mut state_writer, mut state_reader) =
-            connection.open_stream(StreamKind::State).await.unwrap();
-        state_writer
-            .send(slot.0.to_le_bytes().to_vec())
-            .await
-            .unwrap();
-        if number == 2 {
-            let wait = async {
-                while mesh.sync.receives_from(slot).is_none() {
-                    tokio::time::sleep(Duration::from_millis(5)).await;
-                }
-            };
-            tokio::time::timeout(PATIENCE, wait).await.unwrap();
-        } else {
-            // Refused: nothing more is read, and nothing said.
-            let ended = async { while let Ok(Some(_)) = state_reader.recv().await {} };
-            tokio::time::timeout(PATIENCE, ended).await.unwrap();
+        let mut link = link_of(&site, &name, address, slot).await;
+        let began = std::time::Instant::now();
+        let mut bytes = BytesMut::new();
+        loop {
+            // Its end, without a word: nobody takes it in.
+            let ended = link.receive(&mut bytes).unwrap() == Received::Closed;
+            let is_taken = !bytes.is_empty();
+            assert_eq!(
+                (ended, is_taken),
+                (ended && number == 3, is_taken && number == 2)
+            );
+            if ended || is_taken {
+                break;
+            }
+            assert!(began.elapsed() < PATIENCE);
+            tokio::time::sleep(Duration::from_millis(5)).await;
         }
         assert_eq!(mesh.sync.receives_from(slot), Some(member(2)));
-        held.push((
-            endpoint,
-            connection,
-            writer,
-            reader,
-            state_writer,
-            state_reader,
-        ));
+        held.push((endpoint, connection, writer, reader, link));
     }
 }

@@ -6,17 +6,19 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use vnfpool_model::Time;
+use vnfpool_statesync::Item;
+use vnfpool_statesync::class::ClassName;
 use vnfpool_wire::sdk::{Level, LevelKind, Op};
 
 use super::bell::Bell;
 use super::feed::Feed;
-use super::log::{FollowerId, Item};
+use super::log::FollowerId;
 use super::table::Table;
 
 /// What a function has declared of a class.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct ClassSpec {
-    pub(crate) name: String,
+    pub(crate) name: ClassName,
     pub(crate) level: Level,
     /// What the values are.
     pub(crate) format: u16,
@@ -221,18 +223,18 @@ impl State {
         }
     }
 
-    /// Whether more changes may be taken, or the successor has to be waited for first.
-    pub(super) fn has_room(&mut self, now: Time) -> bool {
+    /// How many changes may be taken before the successor has to be waited for.
+    pub(super) fn room(&mut self, now: Time) -> usize {
         let Some(level) = self.spec.as_ref().map(|spec| spec.level) else {
-            return true;
+            return usize::MAX;
         };
         if !waits(&level) || self.judge(now).is_err() {
-            return true;
+            return usize::MAX;
         }
         let missing = self.table.end() - self.held().unwrap_or_default();
-        let has_room = missing < u64::from(level.entries);
-        self.is_awaited |= !has_room;
-        has_room
+        let room = u64::from(level.entries).saturating_sub(missing);
+        self.is_awaited |= room == 0;
+        usize::try_from(room).unwrap_or(usize::MAX)
     }
 
     /// Whether the successors hold everything up to `position`.

@@ -5,8 +5,8 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use bytes::Bytes;
 use vnfpool_model::Time;
+use vnfpool_statesync::Change;
 
 use super::bell::Bell;
 
@@ -16,36 +16,12 @@ const LOG_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// What a change weighs beside its key and value.
 const CHANGE_OVERHEAD_BYTES: usize = 96;
 
-/// An entry of a class.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Item {
-    pub(crate) key: Bytes,
-    pub(crate) value: Bytes,
-    /// When it goes by itself; 0 for never.
-    pub(crate) ttl_s: u32,
-}
-
-/// A change of a table.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Change {
-    Put {
-        item: Item,
-        /// There was no entry with this key.
-        is_new: bool,
-    },
-    Delete {
-        key: Bytes,
-    },
-}
-
-impl Change {
-    fn weight(&self) -> usize {
-        let bytes = match self {
-            Self::Put { item, .. } => item.key.len() + item.value.len(),
-            Self::Delete { key } => key.len(),
-        };
-        bytes + CHANGE_OVERHEAD_BYTES
-    }
+fn weight(change: &Change) -> usize {
+    let bytes = match change {
+        Change::Put { item, .. } => item.key.len() + item.value.len(),
+        Change::Delete { key } => key.len(),
+    };
+    bytes + CHANGE_OVERHEAD_BYTES
 }
 
 /// What a follower is called.
@@ -121,7 +97,7 @@ impl Log {
     }
 
     pub(super) fn push(&mut self, change: Change) {
-        self.bytes += change.weight();
+        self.bytes += weight(&change);
         self.changes.push_back(change);
         while self.bytes > self.bytes_max {
             self.drop_first();
@@ -140,7 +116,7 @@ impl Log {
 
     fn drop_first(&mut self) {
         if let Some(change) = self.changes.pop_front() {
-            self.bytes -= change.weight();
+            self.bytes -= weight(&change);
             self.first += 1;
         }
     }
@@ -186,7 +162,7 @@ impl Log {
         let mut bytes = 0;
         for change in self.changes.range(skipped..).take(changes_max) {
             take(change);
-            bytes += change.weight();
+            bytes += weight(change);
             follower.next += 1;
             if bytes >= bytes_max {
                 break;
@@ -226,6 +202,8 @@ impl Log {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+
     use super::*;
 
     fn delete(number: u8) -> Change {
@@ -260,7 +238,7 @@ mod tests {
     /// Goal: memory has a bound, and who has missed something is told so once.
     #[test]
     fn a_follower_behind_the_begin_is_told_that_it_has_missed_changes() {
-        let mut log = Log::new(2 * delete(0).weight());
+        let mut log = Log::new(2 * weight(&delete(0)));
         let id = log.follow(Bell::new().unwrap());
         (1..=3).for_each(|number| log.push(delete(number)));
         assert_eq!(log.changes.len(), 2);

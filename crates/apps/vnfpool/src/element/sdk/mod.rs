@@ -27,16 +27,18 @@ mod tests;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use anyhow::Context as _;
 use vnfpool_model::{Epoch, Role, SlotId, Time};
+use vnfpool_statesync::class::{Bounds, ClassName, Demand, Level, Offer};
 use vnfpool_wire::sdk::{CLASSES_MAX, LevelKind};
 
 use self::bell::Bell;
-pub(crate) use self::class::{Class, ClassSpec};
+use self::class::{Class, ClassSpec};
 pub(crate) use self::function::FunctionHealth;
-pub(crate) use self::log::{Change, Item, Reading};
 pub(crate) use self::server::start;
-pub(crate) use self::sink::Sink;
-pub(crate) use self::source::{Chunk, Handed, Source};
+use self::sink::Sink;
+use self::source::Source;
+use super::sync;
 
 /// What this element is in a slot.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,9 +61,10 @@ pub(crate) struct Hub {
 #[derive(Debug, Default)]
 struct State {
     slots: BTreeMap<SlotId, SlotRole>,
-    classes: BTreeMap<SlotId, BTreeMap<String, Arc<Class>>>,
+    classes: BTreeMap<SlotId, BTreeMap<ClassName, Arc<Class>>>,
     /// Of the registered function.
     specs: Vec<ClassSpec>,
+    has_new_specs: bool,
     /// Counts changes of `slots`.
     revision: u64,
 }
@@ -138,24 +141,49 @@ impl Hub {
         }
     }
 
-    /// The classes of a slot that are sent to a successor.
-    pub(crate) fn replicated(&self, slot: SlotId) -> Vec<(ClassSpec, Arc<Class>)> {
-        let state = self.state();
-        let classes = state
-            .classes
-            .get(&slot)
-            .into_iter()
-            .flat_map(BTreeMap::values);
-        let spec_of = |class: &Arc<Class>| class.state().spec().cloned();
-        let specs = classes.filter_map(|class| Some((spec_of(class)?, Arc::clone(class))));
-        specs
-            .filter(|(spec, _)| spec.level.kind() != LevelKind::LevelNone)
-            .collect()
+    /// The classes of the registered function, and of the last one when it is gone, as the streams need
+    /// them; none when they are those of the last time.
+    pub(crate) fn news_of_classes(self: &Arc<Self>) -> Option<Vec<sync::Class>> {
+        let mut state = self.state();
+        std::mem::take(&mut state.has_new_specs).then(|| {
+            let specs = state.specs.iter();
+            specs.map(|spec| self.stream_class(spec)).collect()
+        })
     }
 
-    /// The class that a stream of the active fills, made if it is not there: this element's function
-    /// may not run yet. None for a slot that is not ours, and beyond the bound on classes.
-    pub(crate) fn class(&self, slot: SlotId, name: &str) -> Option<Arc<Class>> {
+    fn stream_class(self: &Arc<Self>, spec: &ClassSpec) -> sync::Class {
+        let (of_source, of_sink) = (Arc::clone(self), Arc::clone(self));
+        let (source_name, sink_name) = (spec.name.clone(), spec.name.clone());
+        sync::Class {
+            demand: Demand {
+                class: spec.name.clone(),
+                format: spec.format,
+                schema: spec.schema_version,
+                level: demanded(&spec.level),
+            },
+            accepts_less: false,
+            offer: Offer {
+                class: spec.name.clone(),
+                format: spec.format,
+                schema: spec.schema_version,
+                level: Level::Commit(Bounds::DEFAULT),
+            },
+            open_source: Arc::new(move |slot| {
+                let class = of_source.class(slot, &source_name);
+                let class = class.context("the slot is not this element's any more")?;
+                Ok(Box::new(Source::open(class)?))
+            }),
+            open_sink: Arc::new(move |slot| {
+                let class = of_sink.class(slot, &sink_name);
+                let class = class.context("the slot is not this element's any more")?;
+                Ok(Box::new(Sink::new(class)))
+            }),
+        }
+    }
+
+    /// A class of a slot, made if it is not there; none for a slot that is not ours, and beyond the bound
+    /// on classes.
+    fn class(&self, slot: SlotId, name: &ClassName) -> Option<Arc<Class>> {
         let mut state = self.state();
         let tenure = state.slots.get(&slot).map(tenure)?;
         let classes = state.classes.entry(slot).or_default();
@@ -165,7 +193,7 @@ impl Hub {
             }
             let class = Arc::new(Class::new(self.bell.clone()));
             class.state().set_tenure(tenure);
-            classes.insert(name.to_owned(), class);
+            classes.insert(name.clone(), class);
         }
         classes.get(name).cloned()
     }
@@ -187,6 +215,25 @@ impl State {
         }
     }
 }
+
+/// The level as the stream has it. The stream counts marks and barriers too, and what is under way to it:
+/// the function is held back before a copy counts as out of sync.
+fn demanded(level: &vnfpool_wire::sdk::Level) -> Level {
+    let entries = level.entries.saturating_add(level.entries / 8);
+    let bounds = Bounds {
+        lag_ms: level.lag_ms.max(1),
+        entries: entries.saturating_add(STREAM_RECORDS),
+    };
+    match level.kind() {
+        LevelKind::LevelNone => Level::None,
+        LevelKind::LevelEventual => Level::Eventual,
+        LevelKind::LevelBounded => Level::Bounded(bounds),
+        LevelKind::LevelCommit => Level::Commit(bounds),
+    }
+}
+
+/// Records of a stream beside changes, at most, while the successor keeps up.
+const STREAM_RECORDS: u32 = 1_024;
 
 /// The epoch in which puts are taken; none while this element is not the active.
 fn tenure(slot: &SlotRole) -> Option<u64> {

@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 use vnfpool_model::{SlotId, Time};
+use vnfpool_statesync::class::ClassName;
 use vnfpool_wire::sdk::reply::Kind as ReplyKind;
 use vnfpool_wire::sdk::request::Kind;
 use vnfpool_wire::sdk::{self, Batch, Failure, MESSAGE_BYTES_MAX, Reply, Request};
@@ -39,7 +40,7 @@ pub(super) struct Session {
     incoming: BytesMut,
     outgoing: BytesMut,
     /// Names of the registered classes; none before the registration.
-    classes: Option<Vec<String>>,
+    classes: Option<Vec<ClassName>>,
     has_state: bool,
     /// The number of the last change that was taken or refused, and the last such that was told.
     last: u64,

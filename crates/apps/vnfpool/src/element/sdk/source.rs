@@ -1,41 +1,24 @@
 //! What a class hands to the machine that feeds a successor.
 
 use std::ops::Bound;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use vnfpool_model::Time;
+use vnfpool_conntrack::ReadOutcome;
+use vnfpool_statesync::{Change, SenderInput};
 
 use super::bell::Bell;
 use super::class::Class;
-use super::log::{Change, FollowerId, Item, Reading};
+use super::log::{FollowerId, Reading};
+use crate::element::sync::{self, OWN_BARRIERS};
+use crate::pulse::now;
 
 /// Changes and bytes that are read under one lock.
 const READ_AT_ONCE: (usize, usize) = (1_024, 128 * 1024);
 
-/// Entries and bytes of a chunk of the scan.
+/// Entries and bytes of a chunk.
 const CHUNK: (usize, usize) = (512, 64 * 1024);
-
-/// What the machine is handed, in this order.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Handed {
-    Change(Change),
-    /// Changes were lost: the copy has to be made anew.
-    Overrun,
-    /// Say when the successor holds everything handed over before.
-    Barrier {
-        id: u64,
-    },
-}
-
-/// A part of the scan.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Chunk {
-    pub(crate) generation: u32,
-    pub(crate) items: Vec<Item>,
-    pub(crate) is_last: bool,
-}
 
 #[derive(Debug)]
 struct Scan {
@@ -46,7 +29,7 @@ struct Scan {
 
 /// One successor's view of a class; of one thread.
 #[derive(Debug)]
-pub(crate) struct Source {
+pub(super) struct Source {
     class: Arc<Class>,
     id: FollowerId,
     bell: Bell,
@@ -58,7 +41,7 @@ impl Source {
     ///
     /// # Errors
     /// Without a descriptor to wait for changes with.
-    pub(crate) fn open(class: Arc<Class>) -> std::io::Result<Self> {
+    pub(super) fn open(class: Arc<Class>) -> std::io::Result<Self> {
         let bell = Bell::new()?;
         let id = class.begin_feed(bell.clone());
         Ok(Self {
@@ -68,74 +51,78 @@ impl Source {
             scan: None,
         })
     }
+}
 
-    /// Hands over what waits, up to a bound.
-    pub(crate) fn read(&mut self, now: Time, handed: &mut Vec<Handed>) -> Reading {
+impl sync::Source for Source {
+    fn read(&mut self, out: &mut Vec<SenderInput>) -> anyhow::Result<ReadOutcome> {
         self.bell.silence();
         let (changes_max, bytes_max) = READ_AT_ONCE;
+        let at = now();
         let mut state = self.class.state();
-        let take = |change: &Change| handed.push(Handed::Change(change.clone()));
+        let take = |change: &Change| out.push(SenderInput::Change(change.clone()));
         let reading = state.table.read(self.id, changes_max, bytes_max, take);
         if reading == Reading::Overrun {
-            state.lose(self.id, now);
-            handed.push(Handed::Overrun);
+            state.lose(self.id, at);
+            out.push(SenderInput::Overrun);
         }
-        if let Some(id) = state.ask(self.id, now) {
-            handed.push(Handed::Barrier { id });
+        if let Some(id) = state.ask(self.id, at) {
+            debug_assert!(id < OWN_BARRIERS);
+            out.push(SenderInput::Barrier { id });
         }
-        reading
+        Ok(match reading {
+            Reading::Drained => ReadOutcome::Drained,
+            Reading::More => ReadOutcome::More,
+            Reading::Overrun => ReadOutcome::Overrun,
+        })
     }
 
-    /// Reads the whole table from the begin; drops an earlier reading.
-    pub(crate) fn start_scan(&mut self, generation: u32) {
+    fn start_scan(&mut self, generation: u32) -> anyhow::Result<()> {
         let after = Bytes::new();
         self.scan = Some(Scan { generation, after });
+        Ok(())
     }
 
-    /// Drops the reading under way.
-    pub(crate) fn abort_scan(&mut self) {
+    fn abort_scan(&mut self) {
         self.scan = None;
     }
 
-    /// The next part of the reading; none without one, and as long as the table is not whole.
-    pub(crate) fn read_chunk(&mut self, now: Time) -> Option<Chunk> {
-        let scan = self.scan.as_mut()?;
+    /// None also as long as the table is not whole: what is missing is not gone.
+    fn read_chunk(&mut self) -> anyhow::Result<Option<SenderInput>> {
+        let Some(scan) = &mut self.scan else {
+            return Ok(None);
+        };
         let state = self.class.state();
         if !state.table.is_complete() {
-            return None;
+            return Ok(None);
         }
         let mut items = Vec::new();
         let from = Bound::Excluded(&*scan.after);
         let take = |item| items.push(item);
-        let has_more = state.table.range(from, Bound::Unbounded, CHUNK, now, take);
+        let has_more = state
+            .table
+            .range(from, Bound::Unbounded, CHUNK, now(), take);
         drop(state);
         let generation = scan.generation;
         match items.last() {
             Some(last) if has_more => scan.after = last.key.clone(),
             _ => self.scan = None,
         }
-        let is_last = !has_more;
-        Some(Chunk {
+        Ok(Some(SenderInput::ScanChunk {
             generation,
             items,
-            is_last,
-        })
+            is_last: !has_more,
+        }))
     }
 
-    /// Whether the successor holds everything that was handed over before a barrier; if not, that will
-    /// not be known.
-    pub(crate) fn reached(&mut self, barrier: u64, is_held: bool, now: Time) {
+    fn reached(&mut self, barrier: u64, yes: bool) {
         self.class
-            .with_feed(self.id, |feed| feed.answered(barrier, is_held, now));
+            .with_feed(self.id, |feed| feed.answered(barrier, yes, now()));
         // There may be more to ask. A successor that could not answer is asked at the next look.
-        if is_held {
+        if yes {
             self.bell.ring();
         }
     }
-}
 
-impl AsFd for Source {
-    /// Readable when changes wait.
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.bell.as_fd()
     }

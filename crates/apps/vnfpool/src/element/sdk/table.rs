@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use vnfpool_model::Time;
+use vnfpool_statesync::{Change, Item};
 
 use super::bell::Bell;
-use super::log::{Change, FollowerId, Item, Log, Reading};
+use super::log::{FollowerId, Log, Reading};
 
 /// Most bytes of a table, with [`ENTRY_OVERHEAD_BYTES`] for each entry.
 pub(super) const TABLE_BYTES_MAX: usize = 512 * 1024 * 1024;

@@ -1,96 +1,127 @@
 //! Service state between this element and its peers: who sends, who receives, in which epoch.
 //!
 //! ```text
-//!  kernel --events--> sender thread --bytes--> writer task ==QUIC==> reader task --> receiver thread --> kernel
-//!                         ^                                              |
-//!                         +--------------- acknowledgements -------------+
+//!  active                                                        standby
+//!  source --changes--> state-out thread ==link, TLS on TCP==> state-in thread --> sink
+//!                           ^                                      |
+//!                           +---------- acknowledgements ----------+
 //! ```
 //!
-//! The active sends to one standby at a time: the armed one, or the candidate that the manager
-//! named. What a stream carries, and when a copy is complete, is decided by the machines of
-//! `vnfpool-statesync`; the threads here feed them.
+//! The active sends to the armed standby, and to the candidate that the manager named: a stream per
+//! standby and class of state. What a stream carries, and when a copy is complete, is decided by
+//! the machines of `vnfpool-statesync`; the threads here feed them.
 
+mod class;
+mod copies;
+mod lanes;
+mod preface;
 mod receiver;
 mod sender;
 mod settle;
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::sync::mpsc;
+use anyhow::bail;
+use bytes::BytesMut;
 use vnfpool_conntrack::Scope;
-use vnfpool_heartbeat::Waker;
-use vnfpool_model::{Epoch, Role, SlotId};
-use vnfpool_statesync::{ReceiverStatus, SenderStatus};
+use vnfpool_heartbeat::Poller;
+use vnfpool_model::{Incarnation, SlotId, Time};
+use vnfpool_statesync::class::{ClassName, Level};
+use vnfpool_statesync::wire::{Body, Frame, Refusal, VERSION};
+use vnfpool_statesync::{ReceiverStatus, SenderStatus, Watermark};
 use vnfpool_succession::element::Input;
-use vnfpool_transport::quic::{Connection, FrameReader, FrameWriter, StreamKind};
+use vnfpool_transport::Identity;
+use vnfpool_transport::PeerPolicy;
+use vnfpool_transport::link::{self, Link};
+use vnfpool_transport::pki::Credentials;
+use vnfpool_transport::quic::Connection;
 use vnfpool_wire::datagram::{Member, NodeId};
 
 use super::pulse::{Pulse, SlotView};
+use crate::pulse::now;
+pub(crate) use class::{Class, OWN_BARRIERS, Sink, Source};
+use copies::Copies;
+use lanes::{Lanes, Receiving, Sending};
 use settle::Settling;
-
-/// A stream that ended is opened again after this time.
-const REOPEN_AFTER: Duration = Duration::from_millis(50);
 
 /// A stream may come before the record that says why; it waits for so long, in steps.
 const RECORD_WAIT: (Duration, Duration) = (Duration::from_secs(1), Duration::from_millis(2));
+
+/// Streams to this element at once, those included that have not said yet what they are.
+const STREAMS_MAX: usize = 64;
 
 /// All streams of this element.
 #[derive(Debug)]
 pub(crate) struct SyncHub {
     pulse: Pulse,
+    incarnation: Incarnation,
+    credentials: Credentials,
     scope: Scope,
+    streams: AtomicUsize,
     state: Mutex<State>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
-    slots: BTreeMap<SlotId, SlotState>,
+    classes: BTreeMap<ClassName, Class>,
+    slots: BTreeMap<SlotId, Lanes>,
     settling: Settling,
 }
 
-#[derive(Debug, Default)]
-struct SlotState {
-    /// Whom the manager wants brought into sync while nobody is armed.
-    candidate: Option<NodeId>,
-    sending: Option<Sending>,
-    /// Whether the thread of the stream before has ended. Until then it may still say that the
-    /// standby is not in sync, which would be taken for news of the next one.
-    former_ended: Option<Arc<AtomicBool>>,
-    receiving: Option<Receiving>,
-    ended_at: Option<Instant>,
-    was_active: bool,
-}
-
-#[derive(Debug)]
-struct Sending {
-    to: Member,
-    connection: usize,
-    handle: sender::Handle,
-}
-
-#[derive(Debug)]
-struct Receiving {
-    from: Member,
-    handle: receiver::Handle,
-}
-
-/// Figures of a slot's replication.
-#[derive(Clone, Copy, Debug, Default)]
+/// Figures of a slot's replication, by stream.
+#[derive(Clone, Debug, Default)]
 pub(crate) struct SyncFigures {
-    pub(crate) sender: Option<SenderStatus>,
-    pub(crate) receiver: Option<ReceiverStatus>,
+    pub(crate) sending: Vec<(NodeId, ClassName, SenderStatus)>,
+    pub(crate) receiving: Vec<(ClassName, ReceiverStatus)>,
+}
+
+impl SyncFigures {
+    /// Whether every stream that there is keeps a copy in sync, and there is one.
+    pub(crate) fn in_sync(&self) -> bool {
+        let sending = self.sending.iter().map(|(_, _, status)| status.in_sync);
+        let receiving = self.receiving.iter().map(|(_, status)| status.in_sync);
+        let mut all = sending.chain(receiving).peekable();
+        all.peek().is_some() && all.all(|in_sync| in_sync)
+    }
+
+    /// Records sent and not acknowledged, in the stream that is most behind.
+    pub(crate) fn lag_records(&self) -> u64 {
+        let lags = self.sending.iter().map(|(_, _, status)| status.lag_records);
+        lags.max().unwrap_or_default()
+    }
+
+    /// Age of the oldest of them.
+    pub(crate) fn lag(&self, at: Time) -> Duration {
+        let lags = self.sending.iter().map(|(_, _, status)| status.lag(at));
+        lags.max().unwrap_or_default()
+    }
 }
 
 impl SyncHub {
-    /// Nothing is sent or received yet.
-    pub(crate) fn new(pulse: Pulse, scope: Scope) -> Self {
+    /// Nothing is sent or received yet but what `classes` says will be; connections within `scope`
+    /// are strictly tracked again some time after a takeover.
+    pub(crate) fn new(
+        pulse: Pulse,
+        incarnation: Incarnation,
+        credentials: Credentials,
+        scope: Scope,
+        classes: Vec<Class>,
+    ) -> Self {
+        let classes = classes.into_iter();
         Self {
             pulse,
+            incarnation,
+            credentials,
             scope,
-            state: Mutex::new(State::default()),
+            streams: AtomicUsize::new(0),
+            state: Mutex::new(State {
+                classes: classes.map(|one| (one.name().clone(), one)).collect(),
+                slots: BTreeMap::new(),
+                settling: Settling::default(),
+            }),
         }
     }
 
@@ -98,9 +129,24 @@ impl SyncHub {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn lanes<'s>(&self, state: &'s mut State, slot: SlotId) -> &'s mut Lanes {
+        let lanes = || Lanes::new(Copies::new(slot, self.pulse.clone()));
+        state.slots.entry(slot).or_insert_with(lanes)
+    }
+
+    /// Replaces the classes of the function beside this agent, whose kernel's classes stay.
+    pub(crate) fn set_function_classes(&self, news: Vec<Class>) {
+        let mut state = self.state();
+        state
+            .classes
+            .retain(|name, _| *name == ClassName::conntrack());
+        let news = news.into_iter().map(|one| (one.name().clone(), one));
+        state.classes.extend(news);
+    }
+
     /// Whom the lone active of `slot` should feed.
     pub(crate) fn set_candidate(&self, slot: SlotId, candidate: Option<NodeId>) {
-        self.state().slots.entry(slot).or_default().candidate = candidate;
+        self.lanes(&mut self.state(), slot).candidate = candidate;
     }
 
     /// The slot is no longer ours.
@@ -111,15 +157,18 @@ impl SyncHub {
     /// Figures of every slot.
     pub(crate) fn figures(&self) -> BTreeMap<SlotId, SyncFigures> {
         let state = self.state();
-        let figures = |slot: &SlotState| SyncFigures {
-            sender: slot.sending.as_ref().map(|s| s.handle.status()),
-            receiver: slot.receiving.as_ref().map(|r| r.handle.status()),
+        let figures = |lanes: &Lanes| SyncFigures {
+            sending: lanes
+                .sending()
+                .map(|((node, class), one)| (*node, class.clone(), one.handle.status()))
+                .collect(),
+            receiving: lanes
+                .receiving()
+                .map(|(class, one)| (class.clone(), one.handle.status().0))
+                .collect(),
         };
-        state
-            .slots
-            .iter()
-            .map(|(id, slot)| (*id, figures(slot)))
-            .collect()
+        let slots = state.slots.iter();
+        slots.map(|(id, lanes)| (*id, figures(lanes))).collect()
     }
 
     /// Brings the streams in line with roles and connections. Called on every change and often.
@@ -129,127 +178,156 @@ impl SyncHub {
         connections: &BTreeMap<NodeId, (Member, Connection)>,
     ) {
         let mut state = self.state();
-        let State { slots, settling } = &mut *state;
-        for (id, slot) in slots.iter_mut() {
+        let State {
+            classes,
+            slots,
+            settling,
+        } = &mut *state;
+        let sent = |class: &&Class| class.demand.level != Level::None;
+        let needed = |class: &&Class| class.demand.level.bounds().is_some();
+        for (id, lanes) in slots.iter_mut() {
             let view = views.get(id).copied().unwrap_or_default();
-            slot.tell_epoch(&view);
-            let is_active = view.role == Role::Active;
-            if is_active && !slot.was_active {
+            let is_active = view.role == vnfpool_model::Role::Active;
+            if is_active && !lanes.was_active {
                 settling.begin();
+                tell_watermarks(*id, lanes);
             }
-            slot.was_active = is_active;
-            let ended = slot.sending.as_ref().is_some_and(|s| s.handle.has_ended());
-            if ended {
-                slot.sending = None;
-                slot.ended_at = Some(Instant::now());
-            }
-            if slot
-                .receiving
-                .as_ref()
-                .is_some_and(|r| r.handle.has_ended())
-            {
-                slot.receiving = None;
-            }
-            let target = slot.target(&view).and_then(|node| connections.get(&node));
-            let wanted = target.map(|(member, connection)| (*member, connection.stable_id()));
-            let current = slot.sending.as_ref().map(|s| (s.to, s.connection));
-            if current == wanted {
-                continue;
-            }
-            if let Some(sending) = slot.sending.take() {
-                slot.former_ended = Some(sending.handle.ended());
-            }
-            let former_ended = slot.former_ended.as_ref();
-            let resting = slot.ended_at.is_some_and(|at| at.elapsed() < REOPEN_AFTER)
-                || former_ended.is_some_and(|ended| !ended.load(Ordering::Acquire));
-            if let Some((to, connection)) = target
-                && !resting
-            {
-                match self.open(*id, *to, connection, view.epoch) {
-                    Ok(handle) => {
-                        let connection = connection.stable_id();
-                        slot.sending = Some(Sending {
-                            to: *to,
-                            connection,
-                            handle,
-                        });
-                    }
-                    Err(error) => {
-                        tracing::error!("no service state can be sent: {error:#}");
-                        slot.ended_at = Some(Instant::now());
+            lanes.was_active = is_active;
+            lanes.tell_epoch(&view);
+            lanes.copies.need(
+                classes
+                    .values()
+                    .filter(needed)
+                    .map(|one| one.name().clone()),
+            );
+            let targets = lanes.targets(&view, connections);
+            lanes.end_unwanted(|(_, class), to, connection| {
+                let is_sent = classes.get(class).is_some_and(|one| sent(&one));
+                let is_target = |(member, known): &(Member, Connection)| {
+                    *member == to && known.stable_id() == connection
+                };
+                is_sent && targets.iter().any(|target| is_target(target))
+            });
+            for (to, connection) in targets {
+                for class in classes.values().filter(sent) {
+                    let key = (to.node, class.name().clone());
+                    if lanes.may_open(&key) {
+                        let sending = self.open(*id, class, *to, connection, lanes, &view);
+                        lanes.opened(key, sending);
                     }
                 }
             }
         }
-        let is_standby = slots.values().any(|slot| slot.receiving.is_some());
+        let is_standby = slots
+            .values()
+            .any(|lanes| lanes.receiving().next().is_some());
         settling.run(&self.scope, is_standby);
     }
 
     fn open(
-        self: &Arc<Self>,
+        &self,
         slot: SlotId,
+        class: &Class,
         to: Member,
         connection: &Connection,
-        epoch: Epoch,
-    ) -> anyhow::Result<sender::Handle> {
-        let (handle, io) = sender::start(slot, to, self.pulse.clone(), self.scope.clone(), epoch)?;
-        let connection = connection.clone();
-        tokio::spawn(async move {
-            let peer = to.node.0;
-            match connection.open_stream(StreamKind::State).await {
-                Ok((mut writer, reader)) => {
-                    if writer.send(slot.0.to_le_bytes().to_vec()).await.is_ok() {
-                        carry(io, writer, reader).await;
-                    }
-                }
-                Err(error) => tracing::warn!(%slot, peer, %error, "no state stream to the standby"),
+        lanes: &Lanes,
+        view: &SlotView,
+    ) -> Option<Sending> {
+        let purpose = sender::Purpose {
+            slot,
+            class: class.clone(),
+            caller: self.incarnation,
+            to,
+            copies: Arc::clone(&lanes.copies),
+        };
+        let handle = match sender::start(purpose, view.epoch) {
+            Ok(handle) => handle,
+            Err(error) => {
+                tracing::error!(%slot, "no service state can be sent: {error:#}");
+                return None;
             }
-        });
-        Ok(handle)
+        };
+        let credentials = self.credentials.clone();
+        // Where the element is heard, it listens for links too.
+        let (address, peer) = (connection.remote_address(), connection.peer().clone());
+        let door = handle.door();
+        tokio::spawn(async move { door.link(dial(&credentials, peer, address).await) });
+        Some(Sending {
+            to,
+            connection: connection.stable_id(),
+            handle,
+        })
     }
 
-    /// Takes a state stream that `from` has opened.
-    pub(crate) async fn accept(
-        self: Arc<Self>,
-        from: Member,
-        writer: FrameWriter,
-        mut reader: FrameReader,
-    ) {
-        let Ok(Some(first)) = reader.recv().await else {
-            return;
+    /// Runs the stream of a link that a peer has made, to its end; blocks. `member` says which life
+    /// of that peer is connected to this element.
+    pub(crate) fn accept(&self, link: Link, member: impl Fn(&Identity) -> Option<Member>) {
+        let count = Counted::new(&self.streams);
+        if count.0.load(Ordering::Relaxed) > STREAMS_MAX {
+            return tracing::warn!("a state stream is turned away: there are too many");
+        }
+        let peer = link.peer().to_string();
+        match self.begin(link, member) {
+            Ok(running) => running.run(),
+            Err(error) => tracing::info!(peer, "a state stream is refused: {error:#}"),
+        }
+    }
+
+    fn begin(
+        &self,
+        mut link: Link,
+        member: impl Fn(&Identity) -> Option<Member>,
+    ) -> anyhow::Result<receiver::Running> {
+        let poller = Poller::new()?;
+        let (preface, hello, decoder) = preface::read(&mut link, &poller)?;
+        let Body::Hello { demand, .. } = &hello.body else {
+            bail!("it does not begin with a hello");
         };
-        let Ok(slot) = <[u8; 4]>::try_from(&*first) else {
-            return;
-        };
-        let slot = SlotId(u32::from_le_bytes(slot));
-        let Some(view) = self.wait_for_record(slot, from).await else {
+        let name = demand.class.clone();
+        let from = || member(link.peer()).filter(|one| one.incarnation == preface.caller);
+        let Some((from, view)) = self.wait_for_record(preface.slot, from) else {
             // It takes nothing from the stream of the active, which may be there.
-            return tracing::info!(%slot, peer = from.node.0, "a state stream is refused: not of the active");
+            bail!("it is not of the active of slot {}", preface.slot);
         };
-        let io = {
-            let mut state = self.state();
-            let Some(known) = state.slots.get_mut(&slot) else {
-                return;
-            };
-            let (handle, io) = receiver::start(slot, self.scope.clone());
-            // The older stream, if any, ends with its handle.
-            known.receiving = Some(Receiving { from, handle });
-            known.tell_epoch(&view);
-            io
+        let mut state = self.state();
+        let Some(class) = state.classes.get(&name).cloned() else {
+            refuse(&mut link, Refusal::Class);
+            bail!(
+                "the class '{name}' of state is not known here: update this element or its function"
+            );
         };
-        carry(io, writer, reader).await;
+        let Some(lanes) = state.slots.get_mut(&preface.slot) else {
+            bail!("slot {} is not of this element", preface.slot);
+        };
+        let (handle, running) = receiver::prepare(receiver::Stream {
+            slot: preface.slot,
+            class,
+            link,
+            poller,
+            hello,
+            decoder,
+        });
+        lanes.receive(name, Receiving { from, handle });
+        lanes.tell_epoch(&view);
+        Ok(running)
     }
 
-    /// The view in which `from` is known here as the slot's active; none if it never is.
-    async fn wait_for_record(&self, slot: SlotId, from: Member) -> Option<SlotView> {
+    /// The member, and the view in which it is known here as the slot's active; none if it never is.
+    fn wait_for_record(
+        &self,
+        slot: SlotId,
+        from: impl Fn() -> Option<Member>,
+    ) -> Option<(Member, SlotView)> {
         let (patience, step) = RECORD_WAIT;
         let began = Instant::now();
         while began.elapsed() < patience {
             let known = self.pulse.view().slots.get(&slot).copied();
-            if let Some(view) = known.filter(|s| s.active == Some(from)) {
-                return Some(view);
+            if let Some((from, view)) = from().zip(known)
+                && view.active == Some(from)
+            {
+                return Some((from, view));
             }
-            tokio::time::sleep(step).await;
+            std::thread::sleep(step);
         }
         None
     }
@@ -258,37 +336,107 @@ impl SyncHub {
     #[cfg(test)]
     pub(super) fn receives_from(&self, slot: SlotId) -> Option<Member> {
         let state = self.state();
-        Some(state.slots.get(&slot)?.receiving.as_ref()?.from)
+        let (_, receiving) = state.slots.get(&slot)?.receiving().next()?;
+        Some(receiving.from)
     }
 
     /// Brings what the stopped data plane left to the successor, then tells the machine.
     pub(crate) fn drain(&self, slot: SlotId) {
+        let view = self.pulse.view().slots.get(&slot).copied();
+        let successor = view.and_then(|view| view.peer);
         let state = self.state();
-        match state.slots.get(&slot).and_then(|s| s.sending.as_ref()) {
-            Some(sending) => sending.handle.drain(),
-            None => self.pulse.input(slot, Input::Drained),
+        let lanes = state.slots.get(&slot);
+        let to_successor = lanes.into_iter().flat_map(Lanes::sending);
+        let to_successor = to_successor.filter(|(_, sending)| Some(sending.to) == successor);
+        // The last answer, or the end of this function, lets go of it.
+        let pulse = self.pulse.clone();
+        let done = Arc::new(AtEnd(Some(Box::new(move || {
+            pulse.input(slot, Input::Drained);
+        }))));
+        for (_, sending) in to_successor {
+            let done = Arc::clone(&done);
+            sending.handle.barrier(Box::new(move |_| drop(done)));
         }
     }
 }
 
-impl SlotState {
-    /// The armed standby, or else the candidate.
-    fn target(&self, view: &SlotView) -> Option<NodeId> {
-        if view.role != Role::Active {
-            return None;
-        }
-        view.peer.map(|peer| peer.node).or(self.candidate)
-    }
+/// What a link of the life `caller` begins with when it is for `slot`.
+#[cfg(test)]
+pub(super) fn preface(slot: SlotId, caller: Incarnation) -> [u8; 16] {
+    preface::Preface { slot, caller }.encode()
+}
 
-    fn tell_epoch(&self, view: &SlotView) {
-        if let Some(sending) = &self.sending {
-            sending
-                .handle
-                .set_epoch(view.epoch, view.role == Role::Active);
-        }
-        if let Some(receiving) = &self.receiving {
-            let accepts = view.active == Some(receiving.from) && view.role != Role::Active;
-            receiving.handle.set_epoch(view.epoch, accepts);
+async fn dial(
+    credentials: &Credentials,
+    peer: Identity,
+    address: std::net::SocketAddr,
+) -> anyhow::Result<Link> {
+    let Identity::Element { pool, element } = peer else {
+        bail!("it is no element");
+    };
+    let expected = PeerPolicy::Element { pool, element };
+    Ok(link::connect(credentials, expected, address).await?)
+}
+
+/// Says why before the link is dropped.
+fn refuse(link: &mut Link, reason: Refusal) {
+    let version = VERSION;
+    let frame = Frame {
+        epoch: 0,
+        generation: 0,
+        sequence: 0,
+        body: Body::Refused { reason, version },
+    };
+    let mut bytes = BytesMut::new();
+    frame.encode(&mut bytes);
+    // If it cannot be sent the peer sees the end.
+    let _ = link.send(&bytes).and_then(|()| link.flush());
+}
+
+/// What the copies held when this element became the active: what a failover can have lost.
+fn tell_watermarks(slot: SlotId, lanes: &Lanes) {
+    for (class, receiving) in lanes.receiving() {
+        let (status, watermark) = receiving.handle.status();
+        let Watermark {
+            complete_until,
+            changes,
+            backlog,
+            ..
+        } = watermark;
+        let at = now();
+        let age = complete_until.map(|until| at.since(until));
+        let missing = watermark.missing(at);
+        tracing::info!(
+            %slot, %class, in_sync = status.in_sync, entries = status.entries, changes, backlog,
+            complete_until_us_before = age.map(|age| age.as_micros()), missing_at_most = missing,
+            "watermark of the copy that serves now"
+        );
+    }
+}
+
+/// Counts itself while it lives.
+struct Counted<'a>(&'a AtomicUsize);
+
+impl<'a> Counted<'a> {
+    fn new(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count)
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Does something when nobody has it any more.
+struct AtEnd(Option<Box<dyn FnOnce() + Send + Sync>>);
+
+impl Drop for AtEnd {
+    fn drop(&mut self) {
+        if let Some(act) = self.0.take() {
+            act();
         }
     }
 }
@@ -299,70 +447,5 @@ struct SetAtEnd(Arc<AtomicBool>);
 impl Drop for SetAtEnd {
     fn drop(&mut self) {
         self.0.store(true, Ordering::Release);
-    }
-}
-
-/// The network's side of a machine's thread. The thread ends when it is dropped.
-struct Io {
-    /// Bytes for the peer.
-    outgoing: mpsc::Receiver<bytes::Bytes>,
-    /// Bytes of the peer; false when the thread does not take them any more.
-    incoming: Box<dyn FnMut(bytes::Bytes) -> Taken + Send>,
-    /// Has the thread look, once `outgoing` is gone, whether the stream is over.
-    at_end: WakeAtEnd,
-}
-
-/// Wakes a thread when dropped, if it waits for more than its queue.
-struct WakeAtEnd(Option<Waker>);
-
-impl Drop for WakeAtEnd {
-    fn drop(&mut self) {
-        if let Some(waker) = &self.0 {
-            waker.wake();
-        }
-    }
-}
-
-/// Whether the thread takes bytes.
-enum Taken {
-    Yes,
-    /// Its queue is full: try again in a moment.
-    Later(bytes::Bytes),
-    /// It has ended.
-    Never,
-}
-
-/// Carries bytes between a thread and a stream until either ends.
-async fn carry(io: Io, mut writer: FrameWriter, mut reader: FrameReader) {
-    // Declared first, dropped last: after `outgoing`.
-    let _at_end = io.at_end;
-    let (mut outgoing, mut incoming) = (io.outgoing, io.incoming);
-    let write = async {
-        while let Some(bytes) = outgoing.recv().await {
-            if writer.send(bytes).await.is_err() {
-                break;
-            }
-        }
-        // The peer sees the end of the stream and ends its thread.
-        let _ = writer.finish().await;
-    };
-    let read = async {
-        while let Ok(Some(bytes)) = reader.recv().await {
-            let mut bytes = bytes;
-            loop {
-                match incoming(bytes) {
-                    Taken::Yes => break,
-                    Taken::Never => return,
-                    Taken::Later(back) => {
-                        bytes = back;
-                        tokio::time::sleep(Duration::from_millis(1)).await;
-                    }
-                }
-            }
-        }
-    };
-    tokio::select! {
-        () = write => {}
-        () = read => {}
     }
 }

@@ -1,53 +1,47 @@
-//! The standby's end: a thread between the stream of the active and the kernel's table.
+//! The standby's end: a thread between the link of the active and the sink of a class.
 
+use std::os::fd::AsFd as _;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{
-    Receiver as Queue, RecvTimeoutError, SyncSender, TrySendError, sync_channel,
-};
+use std::sync::mpsc::{Receiver as Queue, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use bytes::Bytes;
-use tokio::sync::mpsc;
-use vnfpool_conntrack::{Scope, Sink};
-use vnfpool_model::{Epoch, SlotId};
-use vnfpool_statesync::wire::Decoder;
-use vnfpool_statesync::{Effects, Receiver, ReceiverAction, ReceiverInput, ReceiverStatus, Ticket};
+use bytes::BytesMut;
+use vnfpool_heartbeat::{Interest, Poller, Waker};
+use vnfpool_model::{Epoch, SlotId, Time};
+use vnfpool_statesync::wire::{Decoder, Frame};
+use vnfpool_statesync::{
+    Effects, Receiver, ReceiverAction, ReceiverInput, ReceiverStatus, Ticket, Watermark,
+};
+use vnfpool_transport::link::{Link, Received};
 
-use super::{Io, SetAtEnd, Taken, WakeAtEnd};
+use super::class::{Class, Sink};
 use crate::pulse::now;
 
-/// Messages that wait for the thread; the stream waits when it is full.
-const COMMANDS_MAX: usize = 256;
+/// Messages that wait for the thread.
+const COMMANDS_MAX: usize = 64;
 
-/// Acknowledgements that wait for the network.
-const OUTGOING_MAX: usize = 1_024;
-
-enum Command {
-    Bytes(Bytes),
-    Epoch { token: u64, accepts: bool },
-}
+/// Looks at its commands at least so often.
+const LOOK_AGAIN: Duration = Duration::from_millis(200);
 
 /// The thread ends when its handle is dropped or the stream ends.
 #[derive(Debug)]
 pub(super) struct Handle {
-    commands: SyncSender<Command>,
+    commands: SyncSender<(u64, bool)>,
+    waker: Waker,
     stop: Arc<AtomicBool>,
     ended: Arc<AtomicBool>,
     told: Mutex<Option<(u64, bool)>>,
-    status: Arc<Mutex<ReceiverStatus>>,
+    status: Arc<Mutex<(ReceiverStatus, Watermark)>>,
 }
 
 impl Handle {
     pub(super) fn set_epoch(&self, epoch: Epoch, accepts: bool) {
         let news = (epoch.fencing_token(), accepts);
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        let command = Command::Epoch {
-            token: news.0,
-            accepts,
-        };
-        if *told != Some(news) && self.commands.try_send(command).is_ok() {
+        if *told != Some(news) && self.commands.try_send(news).is_ok() {
             *told = Some(news);
+            self.waker.wake();
         }
     }
 
@@ -55,7 +49,7 @@ impl Handle {
         self.ended.load(Ordering::Acquire)
     }
 
-    pub(super) fn status(&self) -> ReceiverStatus {
+    pub(super) fn status(&self) -> (ReceiverStatus, Watermark) {
         *self.status.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -63,127 +57,161 @@ impl Handle {
 impl Drop for Handle {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Release);
+        self.waker.wake();
     }
 }
 
-/// Starts the thread.
-pub(super) fn start(slot: SlotId, scope: Scope) -> (Handle, Io) {
+/// A stream that has begun: everything that its thread needs.
+pub(super) struct Stream {
+    pub(super) slot: SlotId,
+    pub(super) class: Class,
+    pub(super) link: Link,
+    pub(super) poller: Poller,
+    /// Its first frame, the hello.
+    pub(super) hello: Frame,
+    pub(super) decoder: Decoder,
+}
+
+/// What runs in the thread; gives the handle to whoever decides about it.
+pub(super) struct Running {
+    stream: Stream,
+    commands: Queue<(u64, bool)>,
+    stop: Arc<AtomicBool>,
+    ended: Arc<AtomicBool>,
+    status: Arc<Mutex<(ReceiverStatus, Watermark)>>,
+}
+
+/// The two sides of a stream's thread.
+pub(super) fn prepare(stream: Stream) -> (Handle, Running) {
     let (commands, received) = sync_channel(COMMANDS_MAX);
-    let (outgoing, outgoing_receiver) = mpsc::channel(OUTGOING_MAX);
     let (stop, ended) = (
         Arc::new(AtomicBool::new(false)),
         Arc::new(AtomicBool::new(false)),
     );
-    let status = Arc::new(Mutex::new(ReceiverStatus::default()));
-    let over = SetAtEnd(Arc::clone(&ended));
-    let shared = (Arc::clone(&stop), over, Arc::clone(&status));
-    let spawned = std::thread::Builder::new()
-        .name("state-in".into())
-        .spawn(move || {
-            let (stop, _over, status) = shared;
-            let opened = Sink::open().map_err(anyhow::Error::from);
-            let outcome = opened.and_then(|sink| {
-                let mut thread = Thread {
-                    sink,
-                    scope,
-                    machine: Receiver::new(),
-                    decoder: Decoder::new(),
-                    effects: Effects::default(),
-                    outgoing,
-                    applied: None,
-                    over: false,
-                };
-                thread.run(&received, &stop, &status)
-            });
-            if let Err(error) = outcome {
-                tracing::warn!(%slot, "the state stream of the active ended: {error:#}");
-            }
-        });
-    if let Err(error) = spawned {
-        tracing::warn!(%slot, %error, "cannot start the thread of a state stream");
-    }
-    let told = Mutex::new(None);
+    let status = Arc::<Mutex<(ReceiverStatus, Watermark)>>::default();
     let handle = Handle {
-        commands: commands.clone(),
+        commands,
+        waker: stream.poller.waker(),
+        stop: Arc::clone(&stop),
+        ended: Arc::clone(&ended),
+        told: Mutex::new(None),
+        status: Arc::clone(&status),
+    };
+    let running = Running {
+        stream,
+        commands: received,
         stop,
         ended,
-        told,
         status,
     };
-    let incoming = Box::new(
-        move |bytes| match commands.try_send(Command::Bytes(bytes)) {
-            Ok(()) => Taken::Yes,
-            Err(TrySendError::Full(Command::Bytes(bytes))) => Taken::Later(bytes),
-            Err(_) => Taken::Never,
-        },
-    );
-    (
-        handle,
-        Io {
-            outgoing: outgoing_receiver,
-            incoming,
-            // Its thread looks by itself, often enough: nobody waits for its end.
-            at_end: WakeAtEnd(None),
-        },
-    )
+    (handle, running)
+}
+
+impl Running {
+    /// Runs the stream to its end, in the calling thread.
+    pub(super) fn run(self) {
+        let _over = super::SetAtEnd(Arc::clone(&self.ended));
+        let (slot, class) = (self.stream.slot, self.stream.class.name().clone());
+        let outcome = (self.stream.class.open_sink)(self.stream.slot).and_then(|sink| {
+            let Stream {
+                class,
+                link,
+                poller,
+                hello,
+                decoder,
+                ..
+            } = self.stream;
+            let mut thread = Thread {
+                sink,
+                machine: Receiver::new(class.offer),
+                link,
+                poller,
+                decoder,
+                received: BytesMut::new(),
+                effects: Effects::default(),
+                applied: None,
+                slot,
+                over: false,
+            };
+            thread.run(hello, &self.commands, &self.stop, &self.status)
+        });
+        if let Err(error) = outcome {
+            tracing::warn!(%slot, %class, "the state stream of the active ended: {error:#}");
+        }
+    }
 }
 
 struct Thread {
-    sink: Sink,
-    scope: Scope,
+    sink: Box<dyn Sink>,
     machine: Receiver,
+    link: Link,
+    poller: Poller,
     decoder: Decoder,
+    received: BytesMut,
     effects: Effects<ReceiverAction>,
-    outgoing: mpsc::Sender<Bytes>,
     /// The newest action that waits for a flush.
     applied: Option<Ticket>,
+    slot: SlotId,
     over: bool,
 }
 
 impl Thread {
     fn run(
         &mut self,
-        commands: &Queue<Command>,
+        hello: Frame,
+        commands: &Queue<(u64, bool)>,
         stop: &AtomicBool,
-        status: &Mutex<ReceiverStatus>,
+        status: &Mutex<(ReceiverStatus, Watermark)>,
     ) -> anyhow::Result<()> {
-        let mut connected = false;
-        while !self.over && !stop.load(Ordering::Acquire) {
-            let command = match commands.try_recv() {
-                Ok(command) => Some(command),
-                Err(_) => {
-                    // Nothing waits: what is queued goes to the kernel, nobody waits for a batch.
-                    self.flush()?;
-                    *status.lock().unwrap_or_else(PoisonError::into_inner) = self.machine.status();
-                    match commands.recv_timeout(Duration::from_millis(200)) {
-                        Ok(command) => Some(command),
-                        Err(RecvTimeoutError::Timeout) => None,
-                        Err(RecvTimeoutError::Disconnected) => return Ok(()),
-                    }
+        // The stream waits until it is known whom we believe.
+        let mut hello = Some(hello);
+        let mut closed = false;
+        while !self.over && !closed && !stop.load(Ordering::Acquire) {
+            while let Ok((token, accepts)) = commands.try_recv() {
+                self.feed(ReceiverInput::Epoch { token, accepts })?;
+                if let Some(hello) = hello.take() {
+                    self.feed(ReceiverInput::Connected)?;
+                    self.feed(ReceiverInput::Frame(hello))?;
                 }
-            };
-            match command {
-                Some(Command::Epoch { token, accepts }) => {
-                    self.feed(ReceiverInput::Epoch { token, accepts })?;
-                    // The stream's first frame waits until it is known whom we believe.
-                    if !std::mem::replace(&mut connected, true) {
-                        self.feed(ReceiverInput::Connected)?;
-                    }
-                }
-                Some(Command::Bytes(bytes)) => self.take(&bytes)?,
-                None => {}
             }
-            if self.outgoing.is_closed() {
-                self.feed(ReceiverInput::Disconnected)?;
+            let mut all_received = true;
+            if hello.is_none() {
+                let received = self.link.receive(&mut self.received)?;
+                all_received = received == Received::All;
+                closed = received == Received::Closed;
+                self.take()?;
+            }
+            self.flush()?;
+            if let Some(chunk) = self.sink.read_sweep()? {
+                self.feed(chunk)?;
                 self.flush()?;
-                return Ok(());
+            }
+            if self.machine.deadline().is_some_and(|due| due <= now()) {
+                self.feed(ReceiverInput::Tick)?;
+            }
+            let all_sent = self.link.flush()?;
+            *status.lock().unwrap_or_else(PoisonError::into_inner) =
+                (self.machine.status(), self.machine.watermark());
+            if all_received && !closed && !self.sink.sweeps() {
+                self.wait(all_sent, hello.is_none());
             }
         }
         self.flush()
     }
 
-    fn take(&mut self, bytes: &[u8]) -> anyhow::Result<()> {
-        self.decoder.push(bytes);
+    fn wait(&self, all_sent: bool, listens: bool) {
+        let due = self.machine.deadline().unwrap_or(Time::NEVER);
+        let due = due.min(now().after(LOOK_AGAIN));
+        let of_link = match all_sent {
+            true => Interest::Read,
+            false => Interest::ReadOrWrite,
+        };
+        let wanted = listens.then(|| (self.link.as_fd(), of_link));
+        self.poller.wait_for(wanted.into_iter(), due.0);
+    }
+
+    fn take(&mut self) -> anyhow::Result<()> {
+        self.decoder.push(&self.received.split());
         loop {
             match self.decoder.next_frame() {
                 Ok(Some(frame)) => self.feed(ReceiverInput::Frame(frame))?,
@@ -193,35 +221,42 @@ impl Thread {
         }
     }
 
+    /// Brings what was applied into the table and says so.
     fn flush(&mut self) -> anyhow::Result<()> {
         let Some(ticket) = self.applied.take() else {
             return Ok(());
         };
-        for failure in self.sink.flush()? {
-            tracing::debug!(?failure, "the kernel refused a replicated connection");
+        self.sink.flush()?;
+        for (key, reason) in self.sink.take_failures() {
+            tracing::debug!(slot = %self.slot, reason, "a replicated entry was refused");
+            self.feed(ReceiverInput::Unapplied { key })?;
         }
         self.feed(ReceiverInput::Applied(ticket))
     }
 
     fn feed(&mut self, input: ReceiverInput) -> anyhow::Result<()> {
+        let slot = self.slot;
         self.machine.handle(now(), input, &mut self.effects);
         for action in std::mem::take(&mut self.effects.actions) {
-            match self.sink.apply(&action, &self.scope) {
-                Ok(Some(ticket)) => {
-                    self.applied = Some(ticket);
-                    if matches!(action, ReceiverAction::Flush { .. }) {
-                        self.flush()?;
-                    }
-                }
-                Ok(None) => {
-                    if let ReceiverAction::Close { reason } = action {
-                        tracing::info!(?reason, "the state stream of the active is refused");
+            match self.sink.apply(&action) {
+                Ok(Some(ticket)) => self.applied = Some(ticket),
+                Ok(None) => match action {
+                    ReceiverAction::Close { reason } => {
+                        tracing::info!(%slot, "the state stream of the active is refused: {reason}");
                         self.over = true;
                     }
-                }
+                    ReceiverAction::Diverged {
+                        buckets,
+                        missing,
+                        surplus,
+                    } => {
+                        tracing::warn!(%slot, buckets, missing, surplus, "the copy differs from the active's state: mending it");
+                    }
+                    _ => {}
+                },
                 Err(error) => {
                     self.over = true;
-                    tracing::warn!(%error, "replicated state could not be applied");
+                    tracing::warn!(%slot, "replicated state could not be applied: {error:#}");
                     self.machine
                         .handle(now(), ReceiverInput::ApplyFailed, &mut self.effects);
                     break;
@@ -229,10 +264,8 @@ impl Thread {
             }
         }
         if !self.effects.outgoing.is_empty() {
-            let bytes = self.effects.outgoing.split().freeze();
-            if self.outgoing.try_send(bytes).is_err() {
-                self.over = true;
-            }
+            let bytes = self.effects.outgoing.split();
+            self.link.send(&bytes)?;
         }
         Ok(())
     }

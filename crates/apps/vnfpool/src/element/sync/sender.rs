@@ -1,51 +1,82 @@
-//! The active's end: a thread between the kernel's events and the stream to one standby.
+//! The active's end: a thread between the source of a class and the link to one standby.
 
-use std::os::fd::AsFd;
+use std::os::fd::AsFd as _;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
-use bytes::Bytes;
-use tokio::sync::mpsc;
-use vnfpool_conntrack::{EVENT_BUFFER_BYTES, ReadOutcome, Scope, Source};
-use vnfpool_heartbeat::{Poller, Waker};
-use vnfpool_model::{Epoch, SlotId, Time};
+use anyhow::Context as _;
+use bytes::BytesMut;
+use vnfpool_conntrack::ReadOutcome;
+use vnfpool_heartbeat::{Interest, Poller, Waker};
+use vnfpool_model::{Epoch, Incarnation, SlotId, Time};
 use vnfpool_statesync::wire::Decoder;
 use vnfpool_statesync::{Effects, Limits, Sender, SenderAction, SenderInput, SenderStatus};
-use vnfpool_succession::element::Input;
+use vnfpool_transport::link::{Link, Received};
 use vnfpool_wire::datagram::Member;
 
-use super::{Io, SetAtEnd, Taken, WakeAtEnd};
-use crate::element::pulse::Pulse;
+use super::SetAtEnd;
+use super::class::{Class, OWN_BARRIERS, Source};
+use super::copies::Copies;
+use super::preface::Preface;
 use crate::pulse::now;
 
 /// Messages that wait for the thread.
-const COMMANDS_MAX: usize = 256;
-
-/// Chunks of bytes that wait for the network; the machine bounds their size.
-const OUTGOING_MAX: usize = 8_192;
+const COMMANDS_MAX: usize = 64;
 
 /// Reads of events before the network is looked at again.
 const READS_AT_ONCE: usize = 2;
 
-/// Frames below the transport's bound.
-const FRAME_BYTES_MAX: usize = 256 * 1024;
+/// The link has to be there within this time.
+const LINK_TIME_MAX: Duration = Duration::from_secs(10);
+
+/// Looks at its commands at least so often.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 enum Command {
-    Bytes(Bytes),
+    Link(Box<Link>),
+    NoLink(String),
     Epoch { token: u64, is_active: bool },
-    Drain,
+    Barrier(Answer),
 }
+
+/// Is told whether the standby has everything from before the barrier.
+type Answer = Box<dyn FnOnce(bool) + Send>;
 
 /// The thread ends when its handle is dropped or the stream ends.
 #[derive(Debug)]
 pub(super) struct Handle {
-    commands: SyncSender<Command>,
-    waker: Waker,
+    door: Door,
     stop: Arc<AtomicBool>,
     ended: Arc<AtomicBool>,
     told: Mutex<Option<(u64, bool)>>,
     status: Arc<Mutex<SenderStatus>>,
+}
+
+/// Gives the thread commands, and does not keep it alive.
+#[derive(Debug, Clone)]
+pub(super) struct Door {
+    commands: SyncSender<Command>,
+    waker: Waker,
+}
+
+impl Door {
+    fn give(&self, command: Command) -> Result<(), Command> {
+        use std::sync::mpsc::TrySendError::{Disconnected, Full};
+        let given = self.commands.try_send(command);
+        self.waker.wake();
+        given.map_err(|(Full(command) | Disconnected(command))| command)
+    }
+
+    /// The link that the thread waits for, or why there is none.
+    pub(super) fn link(&self, link: anyhow::Result<Link>) {
+        // A thread that takes it no more has ended.
+        let _ = self.give(match link {
+            Ok(link) => Command::Link(Box::new(link)),
+            Err(error) => Command::NoLink(format!("{error:#}")),
+        });
+    }
 }
 
 impl Handle {
@@ -57,18 +88,23 @@ impl Handle {
                 token: news.0,
                 is_active,
             };
-            if self.commands.try_send(command).is_ok() {
+            if self.door.give(command).is_ok() {
                 *told = Some(news);
-                self.waker.wake();
             }
         }
     }
 
-    pub(super) fn drain(&self) {
-        // A full queue answers by the machine's own patience with handovers.
-        if self.commands.try_send(Command::Drain).is_ok() {
-            self.waker.wake();
+    /// Has `answer` told whether the standby has everything from before this; false at once when
+    /// the thread takes nothing any more.
+    pub(super) fn barrier(&self, answer: Answer) {
+        if let Err(Command::Barrier(answer)) = self.door.give(Command::Barrier(answer)) {
+            answer(false);
         }
+    }
+
+    /// Where the link is to be given.
+    pub(super) fn door(&self) -> Door {
+        self.door.clone()
     }
 
     pub(super) fn has_ended(&self) -> bool {
@@ -88,20 +124,23 @@ impl Handle {
 impl Drop for Handle {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Release);
-        self.waker.wake();
+        self.door.waker.wake();
     }
 }
 
-/// Starts the thread. Without a kernel to listen to it ends at once and says why in the log.
-pub(super) fn start(
-    slot: SlotId,
-    to: Member,
-    pulse: Pulse,
-    scope: Scope,
-    epoch: Epoch,
-) -> anyhow::Result<(Handle, Io)> {
+/// What a stream is about.
+pub(super) struct Purpose {
+    pub(super) slot: SlotId,
+    pub(super) class: Class,
+    /// The life of this element that calls.
+    pub(super) caller: Incarnation,
+    pub(super) to: Member,
+    pub(super) copies: Arc<Copies>,
+}
+
+/// Starts the thread, which waits for its link first. Whatever goes wrong later it says in the log.
+pub(super) fn start(purpose: Purpose, epoch: Epoch) -> anyhow::Result<Handle> {
     let (commands, received) = sync_channel(COMMANDS_MAX);
-    let (outgoing, outgoing_receiver) = mpsc::channel(OUTGOING_MAX);
     let (stop, ended) = (
         Arc::new(AtomicBool::new(false)),
         Arc::new(AtomicBool::new(false)),
@@ -110,62 +149,46 @@ pub(super) fn start(
     let poller = Poller::new()?;
     let waker = poller.waker();
     let parts = Parts {
-        slot,
-        to,
-        pulse,
-        scope,
+        purpose,
         poller,
         commands: received,
-        outgoing,
         status: Arc::clone(&status),
         stop: Arc::clone(&stop),
     };
     let over = SetAtEnd(Arc::clone(&ended));
-    std::thread::Builder::new().name("state-out".into()).spawn(move || {
-        let _over = over;
-        let outcome = Thread::open(parts).and_then(|mut thread| thread.run(epoch));
-        if let Err(error) = outcome {
-            tracing::warn!(%slot, peer = to.node.0, "the state stream to the standby ended: {error:#}");
-        }
-    })?;
-    let handle = Handle {
-        commands: commands.clone(),
-        waker: waker.clone(),
+    std::thread::Builder::new()
+        .name("state-out".into())
+        .spawn(move || {
+            let _over = over;
+            run(parts, epoch);
+        })?;
+    Ok(Handle {
+        door: Door { commands, waker },
         stop,
         ended,
         told: Mutex::new(None),
         status,
-    };
-    let at_end = WakeAtEnd(Some(waker.clone()));
-    let incoming = Box::new(move |bytes| {
-        let taken = match commands.try_send(Command::Bytes(bytes)) {
-            Ok(()) => Taken::Yes,
-            Err(TrySendError::Full(Command::Bytes(bytes))) => Taken::Later(bytes),
-            Err(_) => Taken::Never,
-        };
-        waker.wake();
-        taken
-    });
-    Ok((
-        handle,
-        Io {
-            outgoing: outgoing_receiver,
-            incoming,
-            at_end,
-        },
-    ))
+    })
 }
 
 struct Parts {
-    slot: SlotId,
-    to: Member,
-    pulse: Pulse,
-    scope: Scope,
+    purpose: Purpose,
     poller: Poller,
     commands: Receiver<Command>,
-    outgoing: mpsc::Sender<Bytes>,
     status: Arc<Mutex<SenderStatus>>,
     stop: Arc<AtomicBool>,
+}
+
+fn run(parts: Parts, epoch: Epoch) {
+    let (slot, peer) = (parts.purpose.slot, parts.purpose.to.node.0);
+    let class = parts.purpose.class.name().clone();
+    let outcome = Thread::open(parts, epoch).and_then(|thread| match thread {
+        Some(mut thread) => thread.run(),
+        None => Ok(()),
+    });
+    if let Err(error) = outcome {
+        tracing::warn!(%slot, peer, %class, "the state stream to the standby ended: {error:#}");
+    }
 }
 
 struct Thread {
@@ -173,106 +196,173 @@ struct Thread {
     machine: Sender,
     decoder: Decoder,
     effects: Effects<SenderAction>,
-    source: Source,
+    source: Box<dyn Source>,
+    link: Box<Link>,
+    received: BytesMut,
     inputs: Vec<SenderInput>,
-    drains: u64,
+    barriers: u64,
+    waiting: Vec<(u64, Answer)>,
     in_sync: bool,
     over: bool,
 }
 
 impl Thread {
-    fn open(parts: Parts) -> anyhow::Result<Self> {
-        let source = Source::open(parts.scope.clone(), EVENT_BUFFER_BYTES)?;
-        Ok(Self {
+    /// Waits for the link, then begins; none when it was stopped before.
+    fn open(parts: Parts, epoch: Epoch) -> anyhow::Result<Option<Self>> {
+        let mut is_active = true;
+        let mut token = epoch.fencing_token();
+        let given_up = now().after(LINK_TIME_MAX);
+        let mut link = loop {
+            if parts.stop.load(Ordering::Acquire) {
+                return Ok(None);
+            }
+            match parts.commands.try_recv() {
+                Ok(Command::Link(link)) => break link,
+                Ok(Command::NoLink(reason)) => anyhow::bail!("no link to it: {reason}"),
+                Ok(Command::Epoch {
+                    token: newer,
+                    is_active: active,
+                }) => {
+                    (token, is_active) = (newer, active);
+                }
+                Ok(Command::Barrier(answer)) => answer(false),
+                Err(_) => {
+                    anyhow::ensure!(now() < given_up, "no link to it in time");
+                    parts.poller.wait(std::iter::empty(), given_up.0);
+                }
+            }
+        };
+        let purpose = &parts.purpose;
+        let preface = Preface {
+            slot: purpose.slot,
+            caller: purpose.caller,
+        };
+        link.send(&preface.encode())?;
+        let class = &purpose.class;
+        let source = (class.open_source)(purpose.slot).context("open the source of the state")?;
+        let machine = Sender::new(class.demand.clone(), class.accepts_less, Limits::default());
+        let mut thread = Self {
             parts,
-            machine: Sender::new(Limits::default()),
+            machine,
             decoder: Decoder::new(),
             effects: Effects::default(),
             source,
+            link,
+            received: BytesMut::new(),
             inputs: Vec::new(),
-            drains: 0,
+            barriers: OWN_BARRIERS,
+            waiting: Vec::new(),
             in_sync: false,
             over: false,
-        })
+        };
+        thread.feed(SenderInput::Epoch { token, is_active })?;
+        let hash_key = vnfpool_transport::random_bytes().context("no random bytes")?;
+        thread.feed(SenderInput::Connected { hash_key })?;
+        Ok(Some(thread))
     }
 
-    fn run(&mut self, epoch: Epoch) -> anyhow::Result<()> {
-        self.feed(SenderInput::Epoch {
-            token: epoch.fencing_token(),
-            is_active: true,
-        })?;
-        self.feed(SenderInput::Connected)?;
+    fn run(&mut self) -> anyhow::Result<()> {
         while !self.over && !self.parts.stop.load(Ordering::Acquire) {
-            if self.parts.outgoing.is_closed() {
-                // A standby that has everything but its acknowledgement under way gets nothing
-                // more to send: it has to be looked for.
-                anyhow::bail!("the standby ended it");
-            }
+            let looked_at = now();
             let drained = self.read_events()?;
+            if drained {
+                let (up_to, backlog) = (looked_at, 0);
+                self.feed(SenderInput::CaughtUp { up_to, backlog })?;
+            }
             self.obey()?;
+            let all_received = self.receive()?;
             if self.machine.deadline().is_some_and(|due| due <= now()) {
                 self.feed(SenderInput::Tick)?;
             }
-            let chunk = match self.machine.wants_chunk() {
-                true => self.source.read_chunk()?,
-                false => None,
+            let more = match self.machine.wants_chunk() {
+                true => self.read_chunk()?,
+                false => false,
             };
-            let more = chunk.is_some();
-            if let Some(chunk) = chunk {
-                self.feed(chunk)?;
-            }
+            self.machine.flush(now(), &mut self.effects);
+            self.act()?;
+            let all_sent = self.link.flush()?;
             *self
                 .parts
                 .status
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner) = self.machine.status();
-            if drained && !more {
-                let due = self.machine.deadline().unwrap_or(Time::NEVER);
-                let due = due.min(now().after(std::time::Duration::from_secs(1)));
-                self.parts
-                    .poller
-                    .wait(std::iter::once(self.source.as_fd()), due.0);
+            if drained && !more && all_received {
+                self.wait(all_sent);
             }
         }
         Ok(())
+    }
+
+    fn wait(&self, all_sent: bool) {
+        let due = self.machine.deadline().unwrap_or(Time::NEVER);
+        let due = due.min(now().after(LOOK_AGAIN));
+        let of_link = match all_sent {
+            true => Interest::Read,
+            false => Interest::ReadOrWrite,
+        };
+        let wanted = [
+            (self.source.as_fd(), Interest::Read),
+            (self.link.as_fd(), of_link),
+        ];
+        self.parts.poller.wait_for(wanted.into_iter(), due.0);
     }
 
     /// Hands waiting events to the machine; true when there are no more.
     fn read_events(&mut self) -> anyhow::Result<bool> {
         for _ in 0..READS_AT_ONCE {
             let outcome = self.source.read(&mut self.inputs)?;
-            for input in std::mem::take(&mut self.inputs) {
+            let mut inputs = std::mem::take(&mut self.inputs);
+            for input in inputs.drain(..) {
                 self.feed(input)?;
             }
+            self.inputs = inputs;
             match outcome {
                 ReadOutcome::Drained => return Ok(true),
                 ReadOutcome::More => {}
                 ReadOutcome::Overrun => {
-                    let slot = self.parts.slot;
-                    tracing::warn!(%slot, "the kernel lost connection events: resynchronising");
+                    let (slot, class) = (self.parts.purpose.slot, self.parts.purpose.class.name());
+                    tracing::warn!(%slot, %class, "the source lost changes: looking for what differs");
                 }
             }
         }
         Ok(false)
     }
 
+    fn read_chunk(&mut self) -> anyhow::Result<bool> {
+        match self.source.read_chunk()? {
+            Some(chunk) => self.feed(chunk).map(|()| true),
+            None => Ok(false),
+        }
+    }
+
+    /// Takes what the standby says; true when there is no more at the moment.
+    fn receive(&mut self) -> anyhow::Result<bool> {
+        let received = self.link.receive(&mut self.received)?;
+        self.decoder.push(&self.received.split());
+        while let Some(frame) = self.decoder.next_frame()? {
+            self.feed(SenderInput::Frame(frame))?;
+        }
+        anyhow::ensure!(
+            received != Received::Closed || self.over,
+            "the standby ended it"
+        );
+        Ok(received == Received::All)
+    }
+
     fn obey(&mut self) -> anyhow::Result<()> {
         while let Ok(command) = self.parts.commands.try_recv() {
             match command {
-                Command::Bytes(bytes) => {
-                    self.decoder.push(&bytes);
-                    while let Some(frame) = self.decoder.next_frame()? {
-                        self.feed(SenderInput::Frame(frame))?;
-                    }
-                }
+                Command::Link(_) | Command::NoLink(_) => {}
                 Command::Epoch { token, is_active } => {
                     self.feed(SenderInput::Epoch { token, is_active })?;
                 }
-                Command::Drain => {
-                    // The gate is closed: what the kernel has queued is all there will be.
+                Command::Barrier(answer) => {
+                    // Everything that the source holds by now is before the barrier.
                     while !self.read_events()? {}
-                    self.drains += 1;
-                    self.feed(SenderInput::Drain { id: self.drains })?;
+                    self.barriers += 1;
+                    let id = self.barriers;
+                    self.waiting.push((id, answer));
+                    self.feed(SenderInput::Barrier { id })?;
                 }
             }
         }
@@ -281,43 +371,72 @@ impl Thread {
 
     fn feed(&mut self, input: SenderInput) -> anyhow::Result<()> {
         self.machine.handle(now(), input, &mut self.effects);
+        match self.effects.actions.is_empty() {
+            true => Ok(()),
+            false => self.act(),
+        }
+    }
+
+    fn act(&mut self) -> anyhow::Result<()> {
         for action in std::mem::take(&mut self.effects.actions) {
+            let (slot, class) = (self.parts.purpose.slot, self.parts.purpose.class.name());
             match action {
-                SenderAction::StartSnapshot { generation } => {
-                    self.source.start_snapshot(generation)?;
-                }
-                SenderAction::AbortSnapshot => self.source.abort_snapshot(),
+                SenderAction::StartScan { generation } => self.source.start_scan(generation)?,
+                SenderAction::AbortScan => self.source.abort_scan(),
                 SenderAction::Close => self.over = true,
-                SenderAction::Drained { .. } | SenderAction::DrainFailed { .. } => {
-                    self.parts.pulse.input(self.parts.slot, Input::Drained);
+                SenderAction::Accepted { level } => {
+                    let demanded = self.parts.purpose.class.demand.level;
+                    if level == demanded {
+                        tracing::info!(%slot, %class, %level, "the standby takes the state");
+                    } else {
+                        tracing::warn!(%slot, %class, %level, %demanded, "the standby can do less than demanded");
+                    }
                 }
+                SenderAction::Reached { id } => self.answer(id, true),
+                SenderAction::Unreachable { id } => self.answer(id, false),
                 SenderAction::InSync(in_sync) => self.tell_in_sync(in_sync),
                 SenderAction::Proved { as_of } => self.tell_copy(Some(as_of)),
                 SenderAction::Lagging => {
-                    tracing::warn!(slot = %self.parts.slot, "the standby does not keep up");
+                    tracing::warn!(%slot, %class, "the standby does not keep up");
+                }
+                SenderAction::Diverged { buckets } => {
+                    tracing::warn!(%slot, %class, buckets, "the standby's copy differs: sending these parts anew");
+                }
+                SenderAction::Repaired { put, forgotten } => {
+                    tracing::info!(%slot, %class, put, forgotten, "what the source had lost is told");
                 }
                 SenderAction::Refused { reason, version } => {
-                    anyhow::bail!("the standby refuses the stream: {reason:?}, version {version}");
+                    anyhow::bail!("the standby refuses the stream: {reason}, version {version}");
                 }
                 SenderAction::PeerMisbehaved => anyhow::bail!("the standby answered nonsense"),
                 _ => {}
             }
         }
-        while !self.effects.outgoing.is_empty() {
-            let length = self.effects.outgoing.len().min(FRAME_BYTES_MAX);
-            let bytes = self.effects.outgoing.split_to(length).freeze();
-            if self.parts.outgoing.try_send(bytes).is_err() {
-                anyhow::bail!("the stream is over");
-            }
+        if !self.effects.outgoing.is_empty() {
+            let bytes = self.effects.outgoing.split();
+            self.link.send(&bytes)?;
         }
         Ok(())
+    }
+
+    fn answer(&mut self, id: u64, reached: bool) {
+        if id < OWN_BARRIERS {
+            return self.source.reached(id, reached);
+        }
+        if let Some(at) = self.waiting.iter().position(|(waiting, _)| *waiting == id) {
+            let (_, answer) = self.waiting.swap_remove(at);
+            answer(reached);
+        }
     }
 
     fn tell_in_sync(&mut self, in_sync: bool) {
         if self.in_sync != in_sync {
             self.in_sync = in_sync;
-            let (slot, peer) = (self.parts.slot, self.parts.to);
-            tracing::info!(%slot, peer = peer.node.0, in_sync, "service state of the standby");
+            let Purpose {
+                slot, class, to, ..
+            } = &self.parts.purpose;
+            let class = class.name();
+            tracing::info!(%slot, %class, peer = to.node.0, in_sync, "service state of the standby");
             if !in_sync {
                 self.tell_copy(None);
             }
@@ -325,30 +444,43 @@ impl Thread {
     }
 
     fn tell_copy(&self, as_of: Option<Time>) {
-        let peer = self.parts.to;
-        let input = Input::InSync { peer, as_of };
-        self.parts.pulse.input(self.parts.slot, input);
+        let Purpose {
+            class, to, copies, ..
+        } = &self.parts.purpose;
+        copies.report(*to, class.name(), as_of);
     }
 }
 
 impl Drop for Thread {
-    /// However it ends, also by an error: a standby that is fed no longer is not in sync (I5).
+    /// However it ends, also by an error: a standby that is fed no longer is not in sync (I5), and
+    /// nobody waits for ever.
     fn drop(&mut self) {
         self.tell_in_sync(false);
+        for (_, answer) in self.waiting.drain(..) {
+            answer(false);
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use std::collections::VecDeque;
-    use std::time::{Duration, Instant};
+    use std::net::SocketAddr;
+    use std::time::Instant;
 
-    use vnfpool_model::Incarnation;
-    use vnfpool_statesync::wire::Body;
+    use vnfpool_conntrack::Scope;
+    use vnfpool_statesync::class::{Bounds, ClassName, Level};
+    use vnfpool_statesync::{Receiver as Copy, ReceiverAction, ReceiverInput};
+    use vnfpool_succession::element::Input;
+    use vnfpool_transport::link::{self, LinkListener};
+    use vnfpool_transport::pki::{Authority, Credentials, Validity};
+    use vnfpool_transport::{Identity, PeerPolicy, TrustDomain};
     use vnfpool_wire::datagram::NodeId;
 
     use super::*;
-    use crate::element::pulse;
+    use crate::element::pulse::{self, Pulse};
+
+    const PATIENCE: Duration = Duration::from_secs(60);
 
     fn standby() -> Member {
         Member {
@@ -357,65 +489,147 @@ mod tests {
         }
     }
 
-    /// Goal: a standby that turns the stream away when it has everything, and so is sent nothing
-    /// more, is seen to have done so; else no stream is ever opened anew. (Needs root, for the
-    /// kernel's events.)
-    #[test]
-    fn a_stream_that_the_standby_ends_is_over() {
-        let (pulse, _inbox) = Pulse::new().unwrap();
-        let epoch = Epoch { term: 1, turn: 0 };
-        let scope = Scope::new(std::iter::empty());
-        let (handle, mut io) = start(SlotId(1), standby(), pulse, scope, epoch).unwrap();
-        // The snapshot is over when the thread wants no more of the table.
-        let mut decoder = Decoder::new();
-        loop {
-            decoder.push(&io.outgoing.blocking_recv().unwrap());
-            let mut frames = std::iter::from_fn(|| decoder.next_frame().unwrap());
-            if frames.any(|frame| matches!(frame.body, Body::SnapshotEnd { .. })) {
-                break;
-            }
-        }
-        drop(io);
-        let asked = Instant::now();
-        while !handle.has_ended() {
-            assert!(asked.elapsed() < Duration::from_secs(60), "never ends");
-            std::thread::sleep(Duration::from_millis(1));
+    fn class() -> Class {
+        Class::conntrack(
+            Scope::new(std::iter::empty()),
+            Level::Bounded(Bounds::DEFAULT),
+        )
+    }
+
+    fn purpose(pulse: Pulse) -> Purpose {
+        let slot = SlotId(1);
+        let copies = Arc::new(Copies::new(slot, pulse));
+        copies.need(std::iter::once(ClassName::conntrack()));
+        Purpose {
+            slot,
+            class: class(),
+            caller: Incarnation(1),
+            to: standby(),
+            copies,
         }
     }
 
-    /// Goal: a stream that ends by an error leaves nobody in sync (I5). Method: nobody carries
-    /// its bytes. (Needs root, for the kernel's events.)
-    #[test]
-    fn a_standby_whose_stream_broke_is_not_in_sync() {
-        let (pulse, inbox) = Pulse::new().unwrap();
-        let (outgoing, nobody) = mpsc::channel(1);
-        drop(nobody);
-        let (_commands, received) = sync_channel(1);
-        let to = standby();
-        let parts = Parts {
-            slot: SlotId(1),
-            to,
-            pulse,
-            scope: Scope::new(std::iter::empty()),
-            poller: Poller::new().unwrap(),
-            commands: received,
-            outgoing,
-            status: Arc::default(),
-            stop: Arc::default(),
+    /// A link and the other end of it.
+    async fn links() -> (Link, Link) {
+        let dir = tempfile::tempdir().unwrap();
+        let domain = TrustDomain::new("test.example").unwrap();
+        let authority = Authority::create(&dir.path().join("ca"), &domain).unwrap();
+        let member = |name: &str| -> Credentials {
+            let identity = Identity::Element {
+                pool: "edge".parse().unwrap(),
+                element: name.parse().unwrap(),
+            };
+            let dir = dir.path().join(name);
+            authority
+                .issue_local(&dir, &identity, &[], Validity::standard())
+                .unwrap()
         };
-        let mut thread = Thread::open(parts).unwrap();
-        thread.tell_in_sync(true);
-        assert!(thread.run(Epoch { term: 1, turn: 0 }).is_err());
-        drop(thread);
+        let members = || PeerPolicy::ElementOf("edge".parse().unwrap());
+        let address: SocketAddr = {
+            let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+            free.local_addr().unwrap()
+        };
+        let mut listener =
+            LinkListener::bind(address, &member("gw2"), members(), Arc::default()).unwrap();
+        let calling = link::connect(&member("gw1"), members(), address)
+            .await
+            .unwrap();
+        (calling, listener.accept().await.unwrap())
+    }
+
+    /// The standby's end until it is in sync.
+    fn take_all(link: &mut Link) {
+        let mut copy = Copy::new(class().offer);
+        let mut effects = Effects::default();
+        let (mut bytes, mut decoder) = (BytesMut::new(), Decoder::new());
+        let (mut prefaced, began) = (false, Instant::now());
+        copy.handle(Time(1), ReceiverInput::Connected, &mut effects);
+        while !copy.status().in_sync {
+            assert!(began.elapsed() < PATIENCE, "never in sync");
+            assert_ne!(link.receive(&mut bytes).unwrap(), Received::Closed);
+            if !prefaced && bytes.len() >= 16 {
+                prefaced = true;
+                let _preface = bytes.split_to(16);
+            }
+            if prefaced {
+                decoder.push(&bytes.split());
+            }
+            while let Some(frame) = decoder.next_frame().unwrap() {
+                copy.handle(Time(1), ReceiverInput::Frame(frame), &mut effects);
+            }
+            for action in std::mem::take(&mut effects.actions) {
+                let (ReceiverAction::Flush { ticket } | ReceiverAction::StartSweep { ticket, .. }) =
+                    action
+                else {
+                    continue;
+                };
+                if let ReceiverAction::StartSweep { sweep, .. } = action {
+                    let (keys, is_last) = (Vec::new(), true);
+                    let chunk = ReceiverInput::SweepChunk {
+                        sweep,
+                        keys,
+                        is_last,
+                    };
+                    copy.handle(Time(1), chunk, &mut effects);
+                }
+                copy.handle(Time(1), ReceiverInput::Applied(ticket), &mut effects);
+            }
+            link.send(&effects.outgoing.split()).unwrap();
+            link.flush().unwrap();
+        }
+    }
+
+    fn told(inbox: &crate::pulse::Inbox<pulse::Command, pulse::View>) -> Vec<bool> {
         let mut commands = VecDeque::new();
         inbox.take(&mut commands);
-        let told = commands.into_iter().map(|command| match command {
+        let news = commands.into_iter().map(|command| match command {
             pulse::Command::Input {
                 input: Input::InSync { peer, as_of },
                 ..
-            } => (peer, as_of),
+            } if peer == standby() => as_of.is_some(),
             _ => panic!("only this was to be told"),
         });
-        assert_eq!(told.collect::<Vec<_>>(), [(to, None)]);
+        news.collect()
+    }
+
+    /// Goal: a standby that ends the stream when it has everything, and so is sent nothing more, is
+    /// seen to have done so, and is in sync no longer (I5); else no stream would ever be opened
+    /// anew. (Needs root, for the kernel's events.)
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_stream_that_the_standby_ends_is_over_and_leaves_nobody_in_sync() {
+        let (pulse, inbox) = Pulse::new().unwrap();
+        let handle = start(purpose(pulse), Epoch { term: 1, turn: 0 }).unwrap();
+        let (calling, mut called) = links().await;
+        handle.door().link(Ok(calling));
+        take_all(&mut called);
+        let began = Instant::now();
+        let mut news = Vec::new();
+        while !news.contains(&true) {
+            assert!(began.elapsed() < PATIENCE, "never told");
+            news.extend(told(&inbox));
+        }
+        drop(called);
+        while !handle.has_ended() {
+            assert!(began.elapsed() < PATIENCE, "never ends");
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        news.extend(told(&inbox));
+        assert_eq!(news.last(), Some(&false));
+    }
+
+    /// Goal: a link that cannot be made ends the thread, and whoever waits for it is answered.
+    #[test]
+    fn without_a_link_the_stream_is_over() {
+        let (pulse, _inbox) = Pulse::new().unwrap();
+        let handle = start(purpose(pulse), Epoch { term: 1, turn: 0 }).unwrap();
+        let (answered, answer) = std::sync::mpsc::channel();
+        handle.barrier(Box::new(move |reached| answered.send(reached).unwrap()));
+        handle.door().link(Err(anyhow::anyhow!("nobody there")));
+        assert!(!answer.recv_timeout(PATIENCE).unwrap());
+        let began = Instant::now();
+        while !handle.has_ended() {
+            assert!(began.elapsed() < PATIENCE, "never ends");
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 }

@@ -10,7 +10,7 @@ use super::{Fatal, PendingCommit, Session};
 use crate::element::sdk::class::{Held, WriteRefusal};
 
 impl Session {
-    /// Takes a batch, refuses it, or holds it back until the successor has caught up.
+    /// Takes a batch or refuses it; holds back what of it has no room until the successor has caught up.
     pub(super) fn batch(&mut self, mut batch: Batch, now: Time) -> Result<(), Fatal> {
         let count = batch.ops.len() as u64;
         if batch.last != self.last + count {
@@ -32,23 +32,31 @@ impl Session {
             }
         };
         let mut state = class.state();
-        let is_allowed = state.may_write(batch.epoch);
-        if is_allowed.is_ok() && !state.has_room(now) {
+        if let Err(refusal) = state.may_write(batch.epoch) {
             drop(state);
-            self.held_back = Some(batch);
+            self.refuse_because(&batch, refusal);
             return Ok(());
         }
-        let ops = std::mem::take(&mut batch.ops);
-        let written = is_allowed.and_then(|()| state.write(batch.epoch, ops, now));
+        let room = state.room(now).min(batch.ops.len());
+        let rest = batch.ops.split_off(room);
+        let written = state.write(batch.epoch, std::mem::replace(&mut batch.ops, rest), now);
         drop(state);
         match written {
-            Ok(()) => self.last = batch.last,
+            Ok(()) => self.last += room as u64,
             Err(refusal) => {
-                let (code, text) = describe(refusal, batch.epoch);
-                self.refuse(&batch, code, text);
+                self.refuse_because(&batch, refusal);
+                return Ok(());
             }
         }
+        if self.last < batch.last {
+            self.held_back = Some(batch);
+        }
         Ok(())
+    }
+
+    fn refuse_because(&mut self, batch: &Batch, refusal: WriteRefusal) {
+        let (code, text) = describe(refusal, batch.epoch);
+        self.refuse(batch, code, text);
     }
 
     fn refuse(&mut self, batch: &Batch, code: &str, text: String) {

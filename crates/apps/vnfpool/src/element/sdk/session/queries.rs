@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use vnfpool_model::Time;
+use vnfpool_statesync::{Change, Item};
 use vnfpool_wire::sdk::reply::Kind as ReplyKind;
 use vnfpool_wire::sdk::{
     Changes, Entries, Found, Get, KEY_BYTES_MAX, Marker, MarkerKind, Op, Range, Watch,
@@ -12,7 +13,7 @@ use vnfpool_wire::sdk::{
 
 use super::{Fatal, Session};
 use crate::element::sdk::class::Class;
-use crate::element::sdk::log::{Change, FollowerId, Item, Reading};
+use crate::element::sdk::log::{FollowerId, Reading};
 
 /// Watches of one connection.
 const WATCHES_MAX: usize = 64;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use vnfpool_statesync::class::ClassName;
 use vnfpool_wire::sdk::reply::Kind as ReplyKind;
 use vnfpool_wire::sdk::{
     self, CLASSES_MAX, Health, Level, LevelKind, NAME_BYTES_MAX, Register, Registered,
@@ -71,6 +72,7 @@ impl Hub {
             }
         }
         state.specs = specs.to_vec();
+        state.has_new_specs = true;
         state.create_classes(&self.bell);
         let report = report(register.health.clone().unwrap_or_default());
         self.health.registered(&register.function, report);
@@ -111,12 +113,15 @@ fn class_specs(register: &Register) -> Result<Vec<ClassSpec>, Fatal> {
     let mut names = BTreeSet::new();
     let mut specs = Vec::new();
     for class in &register.classes {
-        if !is_class_name(&class.name) {
-            let text = format!(
-                "the class '{}': expected 1 to {CLASS_NAME_BYTES_MAX} lower-case letters, digits, '-' \
-                 and '_', a letter first",
-                shown(&class.name)
-            );
+        let name = ClassName::new(&class.name);
+        let name = name.map_err(|error| {
+            Fatal::new(
+                "classes",
+                format!("the class '{}': {error}", shown(&class.name)),
+            )
+        })?;
+        if name == ClassName::conntrack() {
+            let text = format!("the class '{name}' is the kernel's: give yours another name");
             return Err(Fatal::new("classes", text));
         }
         let (Ok(format), Ok(schema_version)) = (
@@ -137,7 +142,7 @@ fn class_specs(register: &Register) -> Result<Vec<ClassSpec>, Fatal> {
             return Err(Fatal::new("classes", text));
         }
         specs.push(ClassSpec {
-            name: class.name.clone(),
+            name,
             level: with_defaults(class.level.unwrap_or_default()),
             format,
             schema_version,
@@ -175,21 +180,6 @@ fn check_name(what: &str, name: &str) -> Result<(), Fatal> {
     );
     Err(Fatal::new("classes", text))
 }
-
-fn is_class_name(name: &str) -> bool {
-    let is_plain = |byte: u8| {
-        byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'_')
-    };
-    name.len() <= CLASS_NAME_BYTES_MAX
-        && name
-            .bytes()
-            .next()
-            .is_some_and(|byte| byte.is_ascii_lowercase())
-        && name.bytes().all(is_plain)
-}
-
-/// Longest name of a class, as the state stream has it.
-const CLASS_NAME_BYTES_MAX: usize = 32;
 
 /// As much of a text as an error can show.
 fn shown(text: &str) -> String {

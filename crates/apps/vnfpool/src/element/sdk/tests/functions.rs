@@ -189,12 +189,12 @@ async fn a_bounded_class_waits_for_its_successor_for_a_while() {
         // Each in a batch of its own.
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
-    let class = one.hub.class(super::pair::SLOT, "counts").unwrap();
+    let class = one
+        .hub
+        .class(super::pair::SLOT, &super::pair::named("counts"))
+        .unwrap();
     let held = class.state().held().unwrap();
-    assert!(
-        class.state().table.end() - held <= 5,
-        "the bound, and the batch that reaches it"
-    );
+    assert!(class.state().table.end() - held <= 5, "above the bound");
     // Nobody helps it; the declared downgrade lets the rest in.
     let all = async { while counts.get(&[8]).await.unwrap().is_none() {} };
     tokio::time::timeout(PATIENCE, all)
@@ -221,7 +221,10 @@ async fn a_replaced_agent_gets_everything_again() {
     };
     let (active_now, class) = wait_for(&mut events, pick).await;
     assert_eq!(class, "counts");
-    let held = one.hub.class(super::pair::SLOT, "counts").unwrap();
+    let held = one
+        .hub
+        .class(super::pair::SLOT, &super::pair::named("counts"))
+        .unwrap();
     let is_complete = || held.state().table.is_complete();
     assert!(!is_complete());
     counts.put(active_now, b"k", b"again", None).await.unwrap();

@@ -6,11 +6,21 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tempfile::TempDir;
 use vnfpool_config::Sdk;
+use vnfpool_conntrack::ReadOutcome;
 use vnfpool_model::{Epoch, Role, SlotId};
+use vnfpool_statesync::class::ClassName;
+use vnfpool_statesync::wire::Decoder;
+use vnfpool_statesync::{
+    Effects, Limits, Receiver, ReceiverAction, ReceiverInput, Sender, SenderAction, SenderInput,
+    Ticket,
+};
+use vnfpool_wire::sdk::Level;
 
-use crate::element::sdk::{self, Change, FunctionHealth, Handed, Hub, Sink, SlotRole, Source};
+use crate::element::sdk::{self, ClassSpec, FunctionHealth, Hub, SlotRole};
+use crate::element::sync;
 use crate::pulse::now;
 
 pub(super) const SLOT: SlotId = SlotId(1);
@@ -79,10 +89,15 @@ fn socket_in(dir: &Path) -> PathBuf {
     dir.join("sdk.sock")
 }
 
-/// Carries a class from one agent to another, as the machines would: first the table, then changes.
+/// A class of the tests.
+pub(super) fn named(class: &str) -> ClassName {
+    ClassName::new(class).unwrap()
+}
+
+/// Carries a class from one agent to another: the production's machines, joined in memory.
 pub(super) struct Stream {
     stop: Arc<AtomicBool>,
-    /// While set, the successor applies nothing.
+    /// While set, nothing is carried.
     pub(super) is_stuck: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
@@ -91,52 +106,33 @@ impl Stream {
     pub(super) fn start(from: &Agent, to: &Agent, class: &str) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let is_stuck = Arc::new(AtomicBool::new(false));
-        let mut source = Source::open(from.hub.class(SLOT, class).unwrap()).unwrap();
-        let mut sink = Sink::new(to.hub.class(SLOT, class).unwrap());
         let (stopped, stuck) = (Arc::clone(&stop), Arc::clone(&is_stuck));
+        let spec = from
+            .hub
+            .state()
+            .specs
+            .iter()
+            .find(|spec| spec.name == named(class))
+            .cloned();
+        let class = from.hub.stream_class(&spec.expect("it is registered"));
+        let sink = to.hub.stream_class(&spec_of(&class));
+        let open = move || Joined {
+            source: (class.open_source)(SLOT).unwrap(),
+            sink: (sink.open_sink)(SLOT).unwrap(),
+            sender: Sender::new(class.demand, false, Limits::default()),
+            receiver: Receiver::new(class.offer),
+            sent: Effects::default(),
+            answered: Effects::default(),
+            applied: None,
+        };
+        // What they are made of stays in the thread that made it, as in production.
         let run = move || {
-            source.start_scan(1);
-            let mut handed = Vec::new();
-            let mut is_whole = false;
+            let mut joined = open();
+            joined.begin();
             while !stopped.load(Ordering::Relaxed) {
-                if stuck.load(Ordering::Relaxed) {
-                    std::thread::sleep(Duration::from_millis(1));
-                    continue;
-                }
-                source.read(now(), &mut handed);
-                let is_idle = handed.is_empty();
-                for one in handed.drain(..) {
-                    match one {
-                        Handed::Change(Change::Put { item, .. }) => sink.put(item, now()).unwrap(),
-                        Handed::Change(Change::Delete { key }) => sink.delete(key, now()),
-                        Handed::Overrun => {
-                            is_whole = false;
-                            source.start_scan(1);
-                        }
-                        Handed::Barrier { id } => {
-                            sink.flush(now());
-                            source.reached(id, is_whole, now());
-                        }
-                    }
-                }
-                if let Some(chunk) = source.read_chunk(now()) {
-                    chunk
-                        .items
-                        .into_iter()
-                        .for_each(|item| sink.put(item, now()).unwrap());
-                    is_whole |= chunk.is_last;
-                    sink.set_in_sync(is_whole, now());
-                }
-                sink.flush(now());
-                if is_idle {
-                    let fd = std::os::fd::AsFd::as_fd(&source);
-                    let fd =
-                        rustix::event::PollFd::from_borrowed_fd(fd, rustix::event::PollFlags::IN);
-                    let timeout = rustix::event::Timespec {
-                        tv_sec: 0,
-                        tv_nsec: 5_000_000,
-                    };
-                    let _ = rustix::event::poll(&mut [fd], Some(&timeout));
+                match stuck.load(Ordering::Relaxed) {
+                    true => std::thread::sleep(Duration::from_millis(1)),
+                    false => joined.turn(),
                 }
             }
         };
@@ -144,6 +140,111 @@ impl Stream {
             stop,
             is_stuck,
             thread: Some(std::thread::spawn(run)),
+        }
+    }
+}
+
+/// What the hub at the other end would have of its own function.
+fn spec_of(class: &sync::Class) -> ClassSpec {
+    ClassSpec {
+        name: class.demand.class.clone(),
+        level: Level::default(),
+        format: class.demand.format,
+        schema_version: class.demand.schema,
+    }
+}
+
+struct Joined {
+    source: Box<dyn sync::Source>,
+    sink: Box<dyn sync::Sink>,
+    sender: Sender,
+    receiver: Receiver,
+    sent: Effects<SenderAction>,
+    answered: Effects<ReceiverAction>,
+    applied: Option<Ticket>,
+}
+
+impl Joined {
+    fn begin(&mut self) {
+        let token = 1;
+        self.receive(ReceiverInput::Epoch {
+            token,
+            accepts: true,
+        });
+        self.receive(ReceiverInput::Connected);
+        let is_active = true;
+        self.send(SenderInput::Epoch { token, is_active });
+        self.send(SenderInput::Connected { hash_key: [7; 16] });
+    }
+
+    fn turn(&mut self) {
+        let mut inputs = Vec::new();
+        let outcome = self.source.read(&mut inputs).unwrap();
+        inputs.into_iter().for_each(|input| self.send(input));
+        if self.sender.wants_chunk()
+            && let Some(chunk) = self.source.read_chunk().unwrap()
+        {
+            self.send(chunk);
+        }
+        while let Some(chunk) = self.sink.read_sweep().unwrap() {
+            self.receive(chunk);
+        }
+        self.send(SenderInput::Tick);
+        self.receive(ReceiverInput::Tick);
+        self.sender.flush(now(), &mut self.sent);
+        let is_idle = self.sent.outgoing.is_empty() && outcome == ReadOutcome::Drained;
+        self.carry();
+        if is_idle {
+            let fd = PollFd::from_borrowed_fd(self.source.as_fd(), PollFlags::IN);
+            let timeout = Timespec {
+                tv_sec: 0,
+                tv_nsec: 2_000_000,
+            };
+            let _ = poll(&mut [fd], Some(&timeout));
+        }
+    }
+
+    /// Brings what was said to the other end, until neither has anything to say.
+    fn carry(&mut self) {
+        let mut there = Decoder::new();
+        let mut back = Decoder::new();
+        while !self.sent.outgoing.is_empty() || !self.answered.outgoing.is_empty() {
+            there.push(&self.sent.outgoing.split());
+            while let Some(frame) = there.next_frame().unwrap() {
+                self.receive(ReceiverInput::Frame(frame));
+            }
+            if let Some(ticket) = self.applied.take() {
+                self.sink.flush().unwrap();
+                self.receive(ReceiverInput::Applied(ticket));
+            }
+            back.push(&self.answered.outgoing.split());
+            while let Some(frame) = back.next_frame().unwrap() {
+                self.send(SenderInput::Frame(frame));
+            }
+        }
+    }
+
+    fn send(&mut self, input: SenderInput) {
+        self.sender.handle(now(), input, &mut self.sent);
+        for action in std::mem::take(&mut self.sent.actions) {
+            match action {
+                SenderAction::StartScan { generation } => {
+                    self.source.start_scan(generation).unwrap();
+                }
+                SenderAction::AbortScan => self.source.abort_scan(),
+                SenderAction::Reached { id } => self.source.reached(id, true),
+                SenderAction::Unreachable { id } => self.source.reached(id, false),
+                SenderAction::Refused { .. } | SenderAction::PeerMisbehaved => panic!("{action:?}"),
+                _ => {}
+            }
+        }
+    }
+
+    fn receive(&mut self, input: ReceiverInput) {
+        self.receiver.handle(now(), input, &mut self.answered);
+        for action in std::mem::take(&mut self.answered.actions) {
+            let ticket = self.sink.apply(&action).unwrap();
+            self.applied = ticket.or(self.applied);
         }
     }
 }

@@ -1,0 +1,164 @@
+//! The streams of one slot: a lane per standby and class, each with at most one thread.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use vnfpool_model::Role;
+use vnfpool_statesync::class::ClassName;
+use vnfpool_transport::quic::Connection;
+use vnfpool_wire::datagram::{Member, NodeId};
+
+use super::super::pulse::SlotView;
+use super::copies::Copies;
+use super::{receiver, sender};
+
+/// A stream that ended is opened again after this time.
+const REOPEN_AFTER: Duration = Duration::from_millis(50);
+
+/// A standby and a class of state.
+pub(super) type LaneKey = (NodeId, ClassName);
+
+/// The streams of one slot.
+#[derive(Debug)]
+pub(super) struct Lanes {
+    /// Whom the manager wants brought into sync while nobody is armed.
+    pub(super) candidate: Option<NodeId>,
+    pub(super) copies: Arc<Copies>,
+    pub(super) was_active: bool,
+    out: BTreeMap<LaneKey, Lane>,
+    receiving: BTreeMap<ClassName, Receiving>,
+}
+
+#[derive(Debug, Default)]
+struct Lane {
+    sending: Option<Sending>,
+    /// Whether the thread of the stream before has ended. Until then it may still say that the
+    /// standby is not in sync, which would be taken for news of the next one.
+    former_ended: Option<Arc<AtomicBool>>,
+    ended_at: Option<Instant>,
+}
+
+#[derive(Debug)]
+pub(super) struct Sending {
+    pub(super) to: Member,
+    pub(super) connection: usize,
+    pub(super) handle: sender::Handle,
+}
+
+#[derive(Debug)]
+pub(super) struct Receiving {
+    pub(super) from: Member,
+    pub(super) handle: receiver::Handle,
+}
+
+impl Lanes {
+    pub(super) fn new(copies: Copies) -> Self {
+        Self {
+            candidate: None,
+            copies: Arc::new(copies),
+            was_active: false,
+            out: BTreeMap::new(),
+            receiving: BTreeMap::new(),
+        }
+    }
+
+    /// Whom the active feeds: the armed standby, and whom the manager named.
+    pub(super) fn targets<'c>(
+        &self,
+        view: &SlotView,
+        connections: &'c BTreeMap<NodeId, (Member, Connection)>,
+    ) -> Vec<&'c (Member, Connection)> {
+        if view.role != Role::Active {
+            return Vec::new();
+        }
+        let armed = view.peer.map(|peer| peer.node);
+        let others = self.candidate.filter(|node| Some(*node) != armed);
+        let nodes = armed.into_iter().chain(others);
+        nodes.filter_map(|node| connections.get(&node)).collect()
+    }
+
+    /// Forgets streams that are over, and ends those that `is_wanted` does not name (by lane, member
+    /// and connection).
+    pub(super) fn end_unwanted(&mut self, is_wanted: impl Fn(&LaneKey, Member, usize) -> bool) {
+        for (key, lane) in &mut self.out {
+            if lane
+                .sending
+                .take_if(|sending| sending.handle.has_ended())
+                .is_some()
+            {
+                lane.ended_at = Some(Instant::now());
+            }
+            let unwanted = lane
+                .sending
+                .take_if(|sending| !is_wanted(key, sending.to, sending.connection));
+            if let Some(sending) = unwanted {
+                lane.former_ended = Some(sending.handle.ended());
+            }
+        }
+        self.out.retain(|_, lane| !lane.is_idle());
+        self.receiving
+            .retain(|_, receiving| !receiving.handle.has_ended());
+    }
+
+    /// Whether a stream of the lane may be opened now.
+    pub(super) fn may_open(&self, key: &LaneKey) -> bool {
+        self.out
+            .get(key)
+            .is_none_or(|lane| lane.sending.is_none() && !lane.is_resting())
+    }
+
+    /// A stream was opened, or could not be.
+    pub(super) fn opened(&mut self, key: LaneKey, sending: Option<Sending>) {
+        let lane = self.out.entry(key).or_default();
+        if sending.is_none() {
+            lane.ended_at = Some(Instant::now());
+        }
+        lane.sending = sending;
+    }
+
+    /// The older stream of the class, if any, ends with its handle.
+    pub(super) fn receive(&mut self, class: ClassName, receiving: Receiving) {
+        self.receiving.insert(class, receiving);
+    }
+
+    pub(super) fn tell_epoch(&self, view: &SlotView) {
+        for (_, sending) in self.sending() {
+            sending
+                .handle
+                .set_epoch(view.epoch, view.role == Role::Active);
+        }
+        for (_, receiving) in self.receiving() {
+            let accepts = view.active == Some(receiving.from) && view.role != Role::Active;
+            receiving.handle.set_epoch(view.epoch, accepts);
+        }
+    }
+
+    pub(super) fn sending(&self) -> impl Iterator<Item = (&LaneKey, &Sending)> {
+        let sending = |(key, lane)| Some((key, Lane::sending(lane)?));
+        self.out.iter().filter_map(sending)
+    }
+
+    pub(super) fn receiving(&self) -> impl Iterator<Item = (&ClassName, &Receiving)> {
+        self.receiving.iter()
+    }
+}
+
+impl Lane {
+    const fn sending(lane: &Self) -> Option<&Sending> {
+        lane.sending.as_ref()
+    }
+
+    fn is_resting(&self) -> bool {
+        let ended = self
+            .former_ended
+            .as_ref()
+            .is_none_or(|ended| ended.load(Ordering::Acquire));
+        !ended || self.ended_at.is_some_and(|at| at.elapsed() < REOPEN_AFTER)
+    }
+
+    fn is_idle(&self) -> bool {
+        self.sending.is_none() && !self.is_resting()
+    }
+}

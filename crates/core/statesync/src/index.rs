@@ -1,0 +1,207 @@
+//! What was told of a table: hashes of keys and values, and their sum over buckets.
+
+use std::fmt;
+use std::hash::Hasher as _;
+
+use hashbrown::HashMap;
+use hashbrown::hash_map::Entry;
+use rustc_hash::FxBuildHasher;
+use siphasher::sip::SipHasher13;
+use vnfpool_model::Time;
+
+/// Buckets of an index; a key's bucket is the upper bits of its hash.
+pub const BUCKETS: u16 = 1 << BUCKET_BITS;
+
+const BUCKET_BITS: u32 = 10;
+
+/// The secret of a stream's hashes: whoever chooses keys (a client chooses its ports) must not be
+/// able to choose two with one hash.
+pub(crate) type HashKey = [u8; 16];
+
+/// Hashes of a stream.
+#[derive(Clone, Copy)]
+pub(crate) struct Hashes(SipHasher13);
+
+impl fmt::Debug for Hashes {
+    /// The secret is nobody's business.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Hashes")
+    }
+}
+
+impl Hashes {
+    pub(crate) fn new(key: &HashKey) -> Self {
+        Self(SipHasher13::new_with_key(key))
+    }
+
+    /// The hash that stands for a key.
+    pub(crate) fn of(&self, bytes: &[u8]) -> u64 {
+        let mut hasher = self.0;
+        hasher.write(bytes);
+        hasher.finish()
+    }
+
+    /// The hash that stands for a value: a difference escapes once in 2^32.
+    #[allow(clippy::cast_possible_truncation, reason = "half of a hash is a hash")]
+    pub(crate) fn of_value(&self, bytes: &[u8]) -> u32 {
+        self.of(bytes) as u32
+    }
+}
+
+/// What is known of one entry: small, since there are a great many.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Row {
+    pub(crate) value: u32,
+    /// When the copy expires by what was told, in whole seconds of this machine's clock.
+    pub(crate) expires_s: u32,
+    /// The last scan of the sender that told of it, and the last one of the receiver that saw it.
+    pub(crate) told_in: u16,
+    pub(crate) seen_in: u16,
+}
+
+/// The rows, by the hash of the key, and the sum of each bucket.
+pub(crate) struct Index {
+    // The key is a keyed hash already.
+    rows: HashMap<u64, Row, FxBuildHasher>,
+    sums: Box<[u64]>,
+}
+
+impl fmt::Debug for Index {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Index of {} entries", self.rows.len())
+    }
+}
+
+impl Default for Index {
+    fn default() -> Self {
+        Self {
+            rows: HashMap::default(),
+            sums: vec![0; usize::from(BUCKETS)].into(),
+        }
+    }
+}
+
+impl Index {
+    pub(crate) fn get_mut(&mut self, key: u64) -> Option<&mut Row> {
+        self.rows.get_mut(&key)
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    pub(crate) fn put(&mut self, key: u64, row: Row) {
+        let sum = sum_of(&mut self.sums, key);
+        *sum ^= mixed(key, row.value);
+        match self.rows.entry(key) {
+            Entry::Occupied(mut old) => *sum ^= mixed(key, old.insert(row).value),
+            Entry::Vacant(place) => {
+                place.insert(row);
+            }
+        }
+    }
+
+    pub(crate) fn remove(&mut self, key: u64) -> bool {
+        let Some(old) = self.rows.remove(&key) else {
+            return false;
+        };
+        *sum_of(&mut self.sums, key) ^= mixed(key, old.value);
+        true
+    }
+
+    /// Removes the rows that `goes` says, and gives their keys.
+    pub(crate) fn extract(&mut self, mut goes: impl FnMut(u64, &Row) -> bool) -> Vec<u64> {
+        let sums = &mut self.sums;
+        let gone = self.rows.extract_if(|key, row| goes(*key, row));
+        gone.map(|(key, row)| {
+            *sum_of(sums, key) ^= mixed(key, row.value);
+            key
+        })
+        .collect()
+    }
+
+    pub(crate) fn sum(&self, bucket: u16) -> u64 {
+        self.sums
+            .get(usize::from(bucket))
+            .copied()
+            .unwrap_or_default()
+    }
+
+    pub(crate) fn clear(&mut self) {
+        *self = Self::default();
+    }
+}
+
+/// The bucket of a key's hash.
+pub(crate) const fn bucket_of(key: u64) -> u16 {
+    let [high, low, ..] = key.to_be_bytes();
+    u16::from_be_bytes([high, low]) >> (u16::BITS - BUCKET_BITS)
+}
+
+fn sum_of(sums: &mut [u64], key: u64) -> &mut u64 {
+    &mut sums[usize::from(bucket_of(key))]
+}
+
+/// When something that lives on for `ttl_s` seconds (0: for ever) expires, in seconds of the clock.
+pub(crate) fn expiry(now: Time, ttl_s: u32) -> u32 {
+    let now_s = u32::try_from(now.0 / 1_000_000_000).unwrap_or(u32::MAX);
+    match ttl_s {
+        0 => u32::MAX,
+        _ => now_s.saturating_add(ttl_s),
+    }
+}
+
+/// The part of a generation that rows keep: two scans that differ by 65 536 never meet in one.
+#[allow(clippy::cast_possible_truncation, reason = "that is what it is for")]
+pub(crate) const fn short(generation: u32) -> u16 {
+    generation as u16
+}
+
+/// Key and value as one number that no other pair is likely to have (the finalizer of SplitMix64).
+const fn mixed(key: u64, value: u32) -> u64 {
+    let mut x = key ^ (value as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    x ^ (x >> 31)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(value: u32) -> Row {
+        Row {
+            value,
+            expires_s: 0,
+            told_in: 0,
+            seen_in: 0,
+        }
+    }
+
+    /// Goal: equal content gives equal sums, whatever the way there; any difference shows.
+    #[test]
+    fn sums_depend_on_content_alone() {
+        let hashes = Hashes::new(&[7; 16]);
+        let key = |n: u32| hashes.of(&n.to_be_bytes());
+        let (mut one, mut other) = (Index::default(), Index::default());
+        for n in 0..5_000 {
+            one.put(key(n), row(n));
+        }
+        for n in (0..6_000).rev() {
+            other.put(key(n), row(n + 1));
+            other.put(key(n), row(n));
+        }
+        let extra = other.extract(|_, row| row.value >= 5_001);
+        assert_eq!(extra.len(), 999);
+        let differing = |one: &Index, other: &Index| -> Vec<u16> {
+            let differs = |bucket: &u16| one.sum(*bucket) != other.sum(*bucket);
+            (0..BUCKETS).filter(differs).collect()
+        };
+        assert_eq!(differing(&one, &other), [bucket_of(key(5_000))]);
+        assert!(other.remove(key(5_000)) && !other.remove(key(5_000)));
+        assert!(differing(&one, &other).is_empty());
+        assert_eq!((one.len(), other.len()), (5_000, 5_000));
+        one.put(key(17), row(18));
+        assert_eq!(differing(&one, &other), [bucket_of(key(17))]);
+    }
+}

@@ -1,0 +1,711 @@
+//! The standby's end of the stream.
+
+mod watermark;
+
+use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::time::Duration;
+
+use bytes::Bytes;
+use vnfpool_model::Time;
+
+use crate::class::{Level, Offer, Unable};
+use crate::index::{Hashes, Index, Row, bucket_of, expiry, short};
+use crate::wire::record::{Record, Records};
+use crate::wire::{Body, Frame, Refusal, VERSION, WireError};
+use crate::{Effects, Item};
+use watermark::Follower;
+pub use watermark::Watermark;
+
+/// Most bytes of frames that are received and not yet applied: twice what a sender allows itself.
+pub const OUTSTANDING_BYTES_MAX: usize = 2 * crate::sender::UNACKED_BYTES_MAX;
+
+/// Between two sweeps at least; they also take no more than a 25th of the time.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(15);
+const SWEEP_SHARE: u32 = 25;
+
+/// A bucket is not asked for again before this: what the kernel refuses it refuses again.
+const ASK_AGAIN: Duration = Duration::from_secs(30);
+
+/// What happens to a receiver.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ReceiverInput {
+    /// A stream from the active is open.
+    Connected,
+    /// It is gone.
+    Disconnected,
+    /// A frame came.
+    Frame(Frame),
+    /// The stream held something that is no frame.
+    Malformed(WireError),
+    /// All actions up to `ticket` are carried out.
+    Applied(Ticket),
+    /// An entry could not be written: it is not in the copy.
+    Unapplied {
+        /// Its key.
+        key: Bytes,
+    },
+    /// The copy cannot be written any more: the session is over.
+    ApplyFailed,
+    /// Keys of a sweep asked for with [`ReceiverAction::StartSweep`].
+    SweepChunk {
+        /// The sweep; chunks of others are ignored.
+        sweep: u16,
+        /// Keys of the copy that this stream answers for.
+        keys: Vec<Bytes>,
+        /// Nothing comes after it.
+        is_last: bool,
+    },
+    /// The element's view of the slot.
+    Epoch {
+        /// Its newest epoch (`Epoch::fencing_token`).
+        token: u64,
+        /// Whether state is taken: in this epoch the element at the other end of the stream is
+        /// the active, and this one is not.
+        accepts: bool,
+    },
+    /// The time of [`Receiver::deadline`] has come.
+    Tick,
+}
+
+/// What the driver of a receiver has to do, in this order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ReceiverAction {
+    /// The class is held at this level.
+    Accepted {
+        /// The level.
+        level: Level,
+    },
+    /// Write an entry.
+    Put {
+        /// Ticket to give back.
+        ticket: Ticket,
+        /// The entry.
+        item: Item,
+        /// It should not exist yet; replace what is in its place.
+        is_new: bool,
+    },
+    /// Delete an entry.
+    Delete {
+        /// Ticket to give back.
+        ticket: Ticket,
+        /// Its key.
+        key: Bytes,
+    },
+    /// After everything so far: read the keys of the whole copy and hand them in; drop an earlier
+    /// reading.
+    StartSweep {
+        /// Ticket to give back.
+        ticket: Ticket,
+        /// Names the sweep.
+        sweep: u16,
+    },
+    /// The end of a frame: carry out everything so far and give the ticket back.
+    Flush {
+        /// Ticket to give back.
+        ticket: Ticket,
+    },
+    /// Close the stream, after what is in [`Effects::outgoing`] was sent.
+    Close {
+        /// Why.
+        reason: Refusal,
+    },
+    /// The copy became complete, or ceased to be.
+    InSync(bool),
+    /// The copy was not what it should be; it is being mended.
+    Diverged {
+        /// Buckets that differ from the active's.
+        buckets: usize,
+        /// Entries that the copy had lost.
+        missing: usize,
+        /// Entries that it had and was not told of.
+        surplus: usize,
+    },
+}
+
+/// Names an action. Later tickets are greater.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Ticket {
+    session: u64,
+    sequence: u64,
+    /// Counts the actions that no record of the stream asks for.
+    step: u64,
+}
+
+/// Figures of a receiver.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ReceiverStatus {
+    /// Newest epoch known.
+    pub epoch: u64,
+    /// Scan that is under way or was the last.
+    pub generation: u32,
+    /// Sequence of the last record received in this session.
+    pub received: u64,
+    /// Sequence up to which everything is applied.
+    pub applied: u64,
+    /// Bytes received and not applied.
+    pub outstanding_bytes: usize,
+    /// Whether everything up to `applied` is there and nothing else.
+    pub in_sync: bool,
+    /// The level at which the class is held.
+    pub level: Option<Level>,
+    /// Entries told.
+    pub entries: usize,
+    /// Entries written and deleted since the start.
+    pub operations: u64,
+    /// Streams refused since the start.
+    pub refused: u64,
+    /// Buckets found different since the start.
+    pub diverged: u64,
+    /// Entries that the copy had lost, and those that it had and was not told of.
+    pub missing: u64,
+    /// See `missing`.
+    pub surplus: u64,
+}
+
+/// The standby's machine: checks that the stream has no gap and comes from the right epoch, hands
+/// on what is to be written, acknowledges what is written.
+///
+/// A stream has to begin with an epoch at least as new as the newest known here when it was opened,
+/// and never goes back. It may lag behind an epoch learnt here in which its sender is still the active (a standby
+/// was armed, say): what it carries is still the word of the only active.
+///
+/// ```text
+///           Connected                 Hello             resync end applied and swept
+/// (closed) ----------> waiting for ---------> copying -------------------------------> in sync
+///    ^                    Hello                  ^                                        |
+///    |                                           +------------ Begin(resync) ------------+
+///    +---- Disconnected, any refusal, not standby any more
+/// ```
+#[derive(Debug)]
+pub struct Receiver {
+    offer: Offer,
+    status: ReceiverStatus,
+    refuses: bool,
+    /// Oldest epoch that the stream's next frame may have.
+    stream_epoch: u64,
+    session: u64,
+    step: u64,
+    open: Option<Open>,
+}
+
+/// What belongs to one stream.
+#[derive(Debug, Default)]
+struct Open {
+    /// None before the hello.
+    hashes: Option<Hashes>,
+    index: Index,
+    /// A scan began: no record may come before.
+    began: bool,
+    resync: bool,
+    /// Buckets of which the scan under way sends every entry; none: of all.
+    whole: Option<Vec<u16>>,
+    /// Sequence of the end of a resync, until applied.
+    end: Option<u64>,
+    /// Bytes and last sequence of frames not yet applied.
+    outstanding: VecDeque<(u64, usize)>,
+    sweep: Sweep,
+    /// The step after whose carrying out the copy holds nothing else, for this generation.
+    swept: Option<(u64, u32)>,
+    asked: BTreeMap<u16, Time>,
+    follower: Follower,
+}
+
+/// Looking through the copy.
+#[derive(Debug, Default)]
+struct Sweep {
+    number: u16,
+    began: Option<Time>,
+    /// Deletions are waiting to be found.
+    wanted: bool,
+    /// The resync that waits for it.
+    announce: Option<u32>,
+    due: Option<Time>,
+    surplus: usize,
+    /// Keys deleted since the last chunk, and between the last but one and the last: a chunk may
+    /// have been filled before.
+    deleted: [HashSet<u64>; 2],
+}
+
+impl Sweep {
+    fn deleted(&mut self, key: u64) {
+        if self.began.is_some() {
+            let [newest, _] = &mut self.deleted;
+            newest.insert(key);
+        }
+    }
+}
+
+impl Receiver {
+    /// A receiver that knows no epoch, accepts streams and can do what `offer` says.
+    #[must_use]
+    pub fn new(offer: Offer) -> Self {
+        Self {
+            offer,
+            status: ReceiverStatus::default(),
+            refuses: false,
+            stream_epoch: 0,
+            session: 0,
+            step: 0,
+            open: None,
+        }
+    }
+
+    /// Takes an input; never fails on what a peer sent.
+    pub fn handle(&mut self, now: Time, input: ReceiverInput, out: &mut Effects<ReceiverAction>) {
+        let outcome = match input {
+            ReceiverInput::Connected => {
+                self.connected(out);
+                Ok(())
+            }
+            ReceiverInput::Disconnected => {
+                self.close(out);
+                Ok(())
+            }
+            ReceiverInput::Frame(frame) => self.frame(now, frame, out),
+            ReceiverInput::Malformed(WireError::Version { .. }) => Err(Refusal::Version),
+            ReceiverInput::Malformed(_) => Err(Refusal::Malformed),
+            ReceiverInput::Applied(ticket) => {
+                self.applied(ticket, out);
+                Ok(())
+            }
+            ReceiverInput::Unapplied { key } => {
+                self.unapplied(&key);
+                Ok(())
+            }
+            ReceiverInput::ApplyFailed => Err(Refusal::Failed),
+            ReceiverInput::SweepChunk {
+                sweep,
+                keys,
+                is_last,
+            } => {
+                self.swept(now, sweep, keys, is_last, out);
+                Ok(())
+            }
+            ReceiverInput::Epoch { token, accepts } => self.epoch(token, accepts),
+            ReceiverInput::Tick => Ok(()),
+        };
+        if let Err(reason) = outcome {
+            self.refuse(reason, out);
+        }
+        self.sweep(now, out);
+    }
+
+    /// When [`ReceiverInput::Tick`] is due.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Time> {
+        let open = self.open.as_ref()?;
+        open.sweep.due.filter(|_| open.sweep.began.is_none())
+    }
+
+    /// Figures as they are now.
+    #[must_use]
+    pub fn status(&self) -> ReceiverStatus {
+        ReceiverStatus {
+            entries: self.open.as_ref().map_or(0, |open| open.index.len()),
+            ..self.status
+        }
+    }
+
+    /// What the copy holds, for the report of a failover.
+    #[must_use]
+    pub fn watermark(&self) -> Watermark {
+        self.open
+            .as_ref()
+            .map(|open| open.follower.watermark())
+            .unwrap_or_default()
+    }
+
+    fn connected(&mut self, out: &mut Effects<ReceiverAction>) {
+        self.close(out);
+        self.session += 1;
+        self.open = Some(Open::default());
+        self.stream_epoch = self.status.epoch;
+        self.status.received = 0;
+        self.status.applied = 0;
+    }
+
+    fn close(&mut self, out: &mut Effects<ReceiverAction>) {
+        self.open = None;
+        self.status.outstanding_bytes = 0;
+        self.in_sync(false, out);
+    }
+
+    fn refuse(&mut self, reason: Refusal, out: &mut Effects<ReceiverAction>) {
+        if self.open.is_none() {
+            return;
+        }
+        self.status.refused += 1;
+        let version = VERSION;
+        self.send(0, Body::Refused { reason, version }, out);
+        self.close(out);
+        out.actions.push(ReceiverAction::Close { reason });
+    }
+
+    fn epoch(&mut self, token: u64, accepts: bool) -> Result<(), Refusal> {
+        if token < self.status.epoch {
+            return Ok(());
+        }
+        self.status.epoch = token;
+        self.refuses = !accepts;
+        match accepts {
+            true => Ok(()),
+            false => Err(Refusal::Role),
+        }
+    }
+
+    fn frame(
+        &mut self,
+        now: Time,
+        frame: Frame,
+        out: &mut Effects<ReceiverAction>,
+    ) -> Result<(), Refusal> {
+        if self.open.is_none() {
+            return Ok(());
+        }
+        if self.refuses {
+            return Err(Refusal::Role);
+        }
+        if frame.epoch < self.stream_epoch {
+            return Err(Refusal::OldEpoch);
+        }
+        self.stream_epoch = frame.epoch;
+        self.status.epoch = self.status.epoch.max(frame.epoch);
+        match frame.body {
+            Body::Hello { .. } | Body::Records(_) => {}
+            _ => return Err(Refusal::Malformed),
+        }
+        let greeted = self.open.as_ref().is_some_and(|open| open.hashes.is_some());
+        match frame.body {
+            Body::Hello { demand, hash_key } if !greeted => {
+                let level = self.offer.answer(&demand).map_err(|unable| match unable {
+                    Unable::Format => Refusal::Class,
+                    Unable::Schema => Refusal::Schema,
+                })?;
+                if let Some(open) = &mut self.open {
+                    open.hashes = Some(Hashes::new(&hash_key));
+                }
+                self.status.level = Some(level);
+                self.status.received = frame.sequence;
+                self.status.applied = frame.sequence;
+                self.send(0, Body::Accepted { level }, out);
+                out.actions.push(ReceiverAction::Accepted { level });
+                Ok(())
+            }
+            Body::Records(records) if greeted => {
+                self.records(now, frame.generation, frame.sequence, records, out)
+            }
+            _ => Err(Refusal::Gap),
+        }
+    }
+
+    fn records(
+        &mut self,
+        now: Time,
+        generation: u32,
+        first: u64,
+        records: Records,
+        out: &mut Effects<ReceiverAction>,
+    ) -> Result<(), Refusal> {
+        let last = first
+            .checked_add(u64::from(records.left()))
+            .ok_or(Refusal::Gap)?;
+        if first != self.status.received + 1 {
+            return Err(Refusal::Gap);
+        }
+        let bytes = records.wire_bytes();
+        self.status.outstanding_bytes += bytes;
+        if self.status.outstanding_bytes > OUTSTANDING_BYTES_MAX {
+            return Err(Refusal::Overload);
+        }
+        if let Some(open) = &mut self.open {
+            open.outstanding.push_back((last - 1, bytes));
+        }
+        for record in records {
+            self.status.received += 1;
+            let record = record.map_err(|_| Refusal::Malformed)?;
+            self.record(now, generation, record, out)?;
+        }
+        let ticket = self.ticket();
+        out.actions.push(ReceiverAction::Flush { ticket });
+        Ok(())
+    }
+
+    fn ticket(&self) -> Ticket {
+        Ticket {
+            session: self.session,
+            sequence: self.status.received,
+            step: self.step,
+        }
+    }
+
+    fn record(
+        &mut self,
+        now: Time,
+        generation: u32,
+        record: Record,
+        out: &mut Effects<ReceiverAction>,
+    ) -> Result<(), Refusal> {
+        let ticket = self.ticket();
+        let Some(open) = &mut self.open else {
+            return Ok(());
+        };
+        let Some(hashes) = open.hashes else {
+            return Err(Refusal::Gap);
+        };
+        let begins = matches!(record, Record::Begin { .. });
+        if !begins && (!open.began || generation != self.status.generation) {
+            return Err(Refusal::Gap);
+        }
+        match record {
+            Record::Put { item, is_new } => {
+                let row = Row {
+                    value: hashes.of_value(&item.value),
+                    expires_s: expiry(now, item.ttl_s),
+                    told_in: short(generation),
+                    seen_in: open.sweep.number,
+                };
+                open.index.put(hashes.of(&item.key), row);
+                self.status.operations += 1;
+                out.actions.push(ReceiverAction::Put {
+                    ticket,
+                    item,
+                    is_new,
+                });
+            }
+            Record::Delete { key } => {
+                let hash = hashes.of(&key);
+                open.index.remove(hash);
+                open.sweep.deleted(hash);
+                self.status.operations += 1;
+                out.actions.push(ReceiverAction::Delete { ticket, key });
+            }
+            Record::Begin {
+                generation: begun,
+                resync,
+                whole,
+            } => {
+                if begun != generation {
+                    return Err(Refusal::Gap);
+                }
+                open.began = true;
+                open.resync = resync;
+                open.whole = whole;
+                open.end = None;
+                open.sweep.announce = None;
+                self.status.generation = generation;
+                if resync {
+                    self.in_sync(false, out);
+                }
+            }
+            Record::Forget { keys } => {
+                for key in keys {
+                    open.sweep.wanted |= open.index.remove(key);
+                }
+            }
+            Record::End { .. } => {
+                let is_whole = |key: u64| match &open.whole {
+                    Some(buckets) => buckets.contains(&bucket_of(key)),
+                    None => true,
+                };
+                let told_in = short(generation);
+                let gone = open
+                    .index
+                    .extract(|key, row| row.told_in != told_in && is_whole(key));
+                open.whole = Some(Vec::new());
+                open.sweep.wanted |= !gone.is_empty();
+                if open.resync {
+                    open.sweep.wanted = true;
+                    open.sweep.announce = Some(generation);
+                    open.end = Some(ticket.sequence);
+                }
+            }
+            Record::Sums { first, sums } => {
+                let theirs = (first..).zip(sums);
+                let differing = theirs.filter(|(bucket, sum)| open.index.sum(*bucket) != *sum);
+                let differing: Vec<u16> = differing.map(|(bucket, _)| bucket).collect();
+                self.ask(now, &differing, out);
+            }
+            // Every frame is acknowledged; it has made the sender end its frame.
+            Record::Barrier => {}
+            Record::Mark(mark) => open.follower.received(now, ticket.sequence, mark),
+        }
+        Ok(())
+    }
+
+    /// Asks for what differs, unless that was done lately.
+    fn ask(&mut self, now: Time, buckets: &[u16], out: &mut Effects<ReceiverAction>) {
+        let Some(open) = &mut self.open else { return };
+        open.asked.retain(|_, at| now.since(*at) < ASK_AGAIN);
+        let is_news = |bucket: &&u16| !open.asked.contains_key(bucket);
+        let news: Vec<u16> = buckets.iter().filter(is_news).copied().collect();
+        if news.is_empty() {
+            return;
+        }
+        open.asked.extend(news.iter().map(|bucket| (*bucket, now)));
+        self.status.diverged += news.len() as u64;
+        out.actions.push(ReceiverAction::Diverged {
+            buckets: news.len(),
+            missing: 0,
+            surplus: 0,
+        });
+        self.send(0, Body::Differs { buckets: news }, out);
+    }
+
+    fn unapplied(&mut self, key: &[u8]) {
+        if let Some(open) = &mut self.open
+            && let Some(hashes) = open.hashes
+        {
+            open.index.remove(hashes.of(key));
+        }
+    }
+
+    /// Begins a sweep when one is due and none is under way.
+    fn sweep(&mut self, now: Time, out: &mut Effects<ReceiverAction>) {
+        let mut ticket = self.ticket();
+        let Some(open) = &mut self.open else { return };
+        let sweep = &mut open.sweep;
+        let is_due = sweep.due.is_some_and(|due| due <= now);
+        if sweep.began.is_some() || !(sweep.wanted || is_due) {
+            return;
+        }
+        sweep.wanted = false;
+        sweep.began = Some(now);
+        sweep.surplus = 0;
+        sweep.number = sweep.number.wrapping_add(1);
+        self.step += 1;
+        ticket.step = self.step;
+        out.actions.push(ReceiverAction::StartSweep {
+            ticket,
+            sweep: sweep.number,
+        });
+    }
+
+    fn swept(
+        &mut self,
+        now: Time,
+        number: u16,
+        keys: Vec<Bytes>,
+        is_last: bool,
+        out: &mut Effects<ReceiverAction>,
+    ) {
+        self.step += 1;
+        let ticket = self.ticket();
+        let Some(open) = &mut self.open else { return };
+        let (Some(hashes), Some(began)) = (open.hashes, open.sweep.began) else {
+            return;
+        };
+        if number != open.sweep.number {
+            return;
+        }
+        for key in keys {
+            match open.index.get_mut(hashes.of(&key)) {
+                Some(row) => row.seen_in = number,
+                // A second deletion does no harm; only it would be wrong to call it surplus.
+                None if open
+                    .sweep
+                    .deleted
+                    .iter()
+                    .any(|keys| keys.contains(&hashes.of(&key))) => {}
+                None => {
+                    open.sweep.surplus += 1;
+                    self.status.operations += 1;
+                    out.actions.push(ReceiverAction::Delete { ticket, key });
+                }
+            }
+        }
+        let [newest, older] = &mut open.sweep.deleted;
+        std::mem::swap(newest, older);
+        newest.clear();
+        if !is_last {
+            return;
+        }
+        open.sweep.deleted = Default::default();
+        // What expired here before the active said so is not lost.
+        let soon_s = expiry(now, 2);
+        let lost = open
+            .index
+            .extract(|_, row| row.seen_in != number && row.expires_s > soon_s);
+        let mut buckets: Vec<u16> = lost.iter().map(|key| bucket_of(*key)).collect();
+        buckets.sort_unstable();
+        buckets.dedup();
+        let sweep = &mut open.sweep;
+        let surplus = std::mem::take(&mut sweep.surplus);
+        let pause = SWEEP_INTERVAL.max(now.since(began) * SWEEP_SHARE);
+        sweep.began = None;
+        sweep.due = Some(now.after(pause));
+        let is_resync = sweep.announce.is_some();
+        if let Some(generation) = sweep.announce.take_if(|_| !sweep.wanted) {
+            open.swept = Some((ticket.step, generation));
+        }
+        out.actions.push(ReceiverAction::Flush { ticket });
+        self.status.missing += lost.len() as u64;
+        // A copy of which nothing was known had every right to hold anything.
+        if !is_resync {
+            self.status.surplus += surplus as u64;
+        }
+        if !lost.is_empty() || (surplus > 0 && !is_resync) {
+            out.actions.push(ReceiverAction::Diverged {
+                buckets: 0,
+                missing: lost.len(),
+                surplus,
+            });
+        }
+        self.ask(now, &buckets, out);
+    }
+
+    fn applied(&mut self, ticket: Ticket, out: &mut Effects<ReceiverAction>) {
+        if ticket.session != self.session {
+            return;
+        }
+        let Some(open) = &mut self.open else { return };
+        let sequence = ticket.sequence.min(self.status.received);
+        if sequence > self.status.applied {
+            let is_done = |(last, _): &mut (u64, usize)| *last <= sequence;
+            while let Some((_, bytes)) = open.outstanding.pop_front_if(is_done) {
+                self.status.outstanding_bytes -= bytes;
+            }
+            open.end = open.end.filter(|end| *end > sequence);
+            open.follower.applied(sequence);
+            self.status.applied = sequence;
+            self.send(sequence, Body::Ack, out);
+        }
+        let Some(open) = &mut self.open else { return };
+        let is_done = |(step, _): &mut (u64, u32)| *step <= ticket.step;
+        if let Some((_, generation)) = open.swept.take_if(is_done) {
+            if generation == self.status.generation && open.end.is_none() {
+                self.in_sync(true, out);
+            }
+            self.send_of(generation, 0, Body::Swept, out);
+        }
+    }
+
+    fn in_sync(&mut self, in_sync: bool, out: &mut Effects<ReceiverAction>) {
+        if self.status.in_sync != in_sync {
+            self.status.in_sync = in_sync;
+            out.actions.push(ReceiverAction::InSync(in_sync));
+        }
+    }
+
+    fn send(&self, sequence: u64, body: Body, out: &mut Effects<ReceiverAction>) {
+        self.send_of(self.status.generation, sequence, body, out);
+    }
+
+    fn send_of(
+        &self,
+        generation: u32,
+        sequence: u64,
+        body: Body,
+        out: &mut Effects<ReceiverAction>,
+    ) {
+        let frame = Frame {
+            epoch: self.status.epoch,
+            generation,
+            sequence,
+            body,
+        };
+        frame.encode(&mut out.outgoing);
+    }
+}

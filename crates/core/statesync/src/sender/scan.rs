@@ -1,0 +1,81 @@
+//! A reading of the source's table under way.
+
+use std::collections::{BTreeSet, HashSet};
+
+use vnfpool_model::Time;
+
+use crate::index::bucket_of;
+
+/// Of which buckets every entry is sent, whatever the index says.
+#[derive(Debug, Default, Clone)]
+pub(super) enum Whole {
+    #[default]
+    Nothing,
+    Buckets(BTreeSet<u16>),
+    Everything,
+}
+
+impl Whole {
+    fn contains(&self, key: u64) -> bool {
+        match self {
+            Self::Nothing => false,
+            Self::Buckets(buckets) => buckets.contains(&bucket_of(key)),
+            Self::Everything => true,
+        }
+    }
+
+    /// As a record says it.
+    pub(super) fn listed(&self) -> Option<Vec<u16>> {
+        match self {
+            Self::Nothing => Some(Vec::new()),
+            Self::Buckets(buckets) => Some(buckets.iter().copied().collect()),
+            Self::Everything => None,
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Scan {
+    pub(super) resync: bool,
+    pub(super) whole: Whole,
+    pub(super) began: Time,
+    /// Changes were lost since it began: another one has to follow.
+    pub(super) spoilt: bool,
+    /// Keys of changes since the last chunk, and between the last but one and the last.
+    touched: [HashSet<u64>; 2],
+}
+
+impl Scan {
+    pub(super) fn new(began: Time, resync: bool, whole: Whole) -> Self {
+        Self {
+            resync,
+            whole,
+            began,
+            spoilt: false,
+            touched: Default::default(),
+        }
+    }
+
+    /// Notes a change of `key`; returns how many are noted.
+    pub(super) fn touch(&mut self, key: u64) -> usize {
+        let [newest, _] = &mut self.touched;
+        newest.insert(key);
+        newest.len()
+    }
+
+    /// A chunk may hold an older state of `key` than was told.
+    pub(super) fn is_touched(&self, key: u64) -> bool {
+        self.touched.iter().any(|keys| keys.contains(&key))
+    }
+
+    pub(super) fn is_whole(&self, key: u64) -> bool {
+        self.whole.contains(key)
+    }
+
+    /// A chunk has been worked through.
+    pub(super) fn next_chunk(&mut self) {
+        self.touched.swap(0, 1);
+        let [newest, _] = &mut self.touched;
+        newest.clear();
+    }
+}
