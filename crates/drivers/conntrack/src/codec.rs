@@ -22,6 +22,7 @@ use crate::entry::{
     Entry, EntryError, HELPER_NAME_BYTES_MAX, HelperName, ProtocolState, SctpInfo, SeqAdjust,
     Status, TcpInfo, tcp_flags,
 };
+use crate::expectation::ExpectationError;
 use crate::tuple::{Key, Layer4, Tuple, TupleError, Zone, ZoneDirection, has_ports, protocol};
 
 /// The version of the format that this crate writes and reads.
@@ -30,9 +31,9 @@ pub const FORMAT_VERSION: u8 = 1;
 /// Upper bound of the length of an encoded entry.
 pub const ENTRY_BYTES_MAX: usize = 12 + 36 + 36 + 3 + 4 + 9 + 16 + 24 + 1 + HELPER_NAME_BYTES_MAX;
 
-const IPV6: u8 = 1;
+pub(crate) const IPV6: u8 = 1;
 const REPLY: u8 = 2;
-const ZONE: u8 = 4;
+pub(crate) const ZONE: u8 = 4;
 const MARK: u8 = 8;
 const LABELS: u8 = 16;
 const SEQ_ADJUST: [u8; 2] = [32, 64];
@@ -70,6 +71,9 @@ pub enum DecodeError {
     /// The fields contradict each other.
     #[error("connection entry is impossible: {0}")]
     Entry(#[from] EntryError),
+    /// The fields of an expectation contradict each other.
+    #[error("expectation is impossible: {0}")]
+    Expectation(#[from] ExpectationError),
 }
 
 impl From<TupleError> for DecodeError {
@@ -152,7 +156,7 @@ pub fn encode_key(key: &Key, out: &mut Vec<u8>) {
 /// # Errors
 /// [`DecodeError`] names the first thing that is wrong.
 pub fn decode_entry(bytes: &[u8]) -> Result<Entry, DecodeError> {
-    let mut reader = Reader { rest: bytes };
+    let mut reader = Reader::new(bytes);
     let flags = reader.version_and_flags()?;
     let protocol = reader.byte()?;
     let state_kind = reader.byte()?;
@@ -210,7 +214,7 @@ pub fn decode_entry(bytes: &[u8]) -> Result<Entry, DecodeError> {
 /// # Errors
 /// [`DecodeError`] names the first thing that is wrong.
 pub fn decode_key(bytes: &[u8]) -> Result<Key, DecodeError> {
-    let mut reader = Reader { rest: bytes };
+    let mut reader = Reader::new(bytes);
     let flags = reader.version_and_flags()?;
     if flags & !(IPV6 | ZONE) != 0 {
         return Err(DecodeError::Value { field: "flags" });
@@ -223,13 +227,13 @@ pub fn decode_key(bytes: &[u8]) -> Result<Key, DecodeError> {
     Ok(Key { original, zone })
 }
 
-fn key_flags(key: &Key) -> u8 {
+pub(crate) fn key_flags(key: &Key) -> u8 {
     let family = if key.original.src.is_ipv6() { IPV6 } else { 0 };
     let zone = if key.zone == Zone::default() { 0 } else { ZONE };
     family | zone
 }
 
-fn encode_tuple(tuple: &Tuple, out: &mut Vec<u8>) {
+pub(crate) fn encode_tuple(tuple: &Tuple, out: &mut Vec<u8>) {
     for address in [tuple.src, tuple.dst] {
         match address {
             IpAddr::V4(address) => out.extend_from_slice(&address.octets()),
@@ -249,7 +253,7 @@ fn encode_tuple(tuple: &Tuple, out: &mut Vec<u8>) {
     }
 }
 
-fn encode_zone(zone: Zone, out: &mut Vec<u8>) {
+pub(crate) fn encode_zone(zone: Zone, out: &mut Vec<u8>) {
     if zone == Zone::default() {
         return;
     }
@@ -261,12 +265,16 @@ fn encode_zone(zone: Zone, out: &mut Vec<u8>) {
     });
 }
 
-struct Reader<'a> {
+pub(crate) struct Reader<'a> {
     rest: &'a [u8],
 }
 
 impl<'a> Reader<'a> {
-    fn take(&mut self, length: usize) -> Result<&'a [u8], DecodeError> {
+    pub(crate) const fn new(bytes: &'a [u8]) -> Self {
+        Self { rest: bytes }
+    }
+
+    pub(crate) fn take(&mut self, length: usize) -> Result<&'a [u8], DecodeError> {
         let (taken, rest) = self
             .rest
             .split_at_checked(length)
@@ -275,30 +283,30 @@ impl<'a> Reader<'a> {
         Ok(taken)
     }
 
-    fn array<const N: usize>(&mut self) -> Result<[u8; N], DecodeError> {
+    pub(crate) fn array<const N: usize>(&mut self) -> Result<[u8; N], DecodeError> {
         self.take(N)?.try_into().map_err(|_| DecodeError::Truncated)
     }
 
-    fn byte(&mut self) -> Result<u8, DecodeError> {
+    pub(crate) fn byte(&mut self) -> Result<u8, DecodeError> {
         self.array().map(|[byte]: [u8; 1]| byte)
     }
 
-    fn be16(&mut self) -> Result<u16, DecodeError> {
+    pub(crate) fn be16(&mut self) -> Result<u16, DecodeError> {
         self.array().map(u16::from_be_bytes)
     }
 
-    fn be32(&mut self) -> Result<u32, DecodeError> {
+    pub(crate) fn be32(&mut self) -> Result<u32, DecodeError> {
         self.array().map(u32::from_be_bytes)
     }
 
-    fn version_and_flags(&mut self) -> Result<u8, DecodeError> {
+    pub(crate) fn version_and_flags(&mut self) -> Result<u8, DecodeError> {
         match self.byte()? {
             FORMAT_VERSION => self.byte(),
             found => Err(DecodeError::Version { found }),
         }
     }
 
-    fn address(&mut self, flags: u8) -> Result<IpAddr, DecodeError> {
+    pub(crate) fn address(&mut self, flags: u8) -> Result<IpAddr, DecodeError> {
         if flags & IPV6 == 0 {
             self.array::<4>()
                 .map(|octets| Ipv4Addr::from(octets).into())
@@ -308,7 +316,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn tuple(&mut self, protocol: u8, flags: u8) -> Result<Tuple, DecodeError> {
+    pub(crate) fn tuple(&mut self, protocol: u8, flags: u8) -> Result<Tuple, DecodeError> {
         Ok(Tuple {
             src: self.address(flags)?,
             dst: self.address(flags)?,
@@ -328,7 +336,7 @@ impl<'a> Reader<'a> {
         })
     }
 
-    fn zone(&mut self, flags: u8) -> Result<Zone, DecodeError> {
+    pub(crate) fn zone(&mut self, flags: u8) -> Result<Zone, DecodeError> {
         if flags & ZONE == 0 {
             return Ok(Zone::default());
         }
@@ -343,7 +351,7 @@ impl<'a> Reader<'a> {
         })
     }
 
-    fn state(&mut self, kind: u8) -> Result<ProtocolState, DecodeError> {
+    pub(crate) fn state(&mut self, kind: u8) -> Result<ProtocolState, DecodeError> {
         Ok(match kind {
             STATE_NONE => ProtocolState::None,
             STATE_TCP => ProtocolState::Tcp(TcpInfo {
@@ -365,7 +373,7 @@ impl<'a> Reader<'a> {
         })
     }
 
-    const fn end(&self) -> Result<(), DecodeError> {
+    pub(crate) const fn end(&self) -> Result<(), DecodeError> {
         match self.rest.len() {
             0 => Ok(()),
             extra => Err(DecodeError::Trailing { extra }),

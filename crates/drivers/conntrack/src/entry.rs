@@ -181,21 +181,24 @@ impl Status {
     }
 }
 
-/// Name of a connection tracking helper: 1 to [`HELPER_NAME_BYTES_MAX`] printable ASCII bytes.
+/// Name of a connection tracking helper.
+pub type HelperName = Name<HELPER_NAME_BYTES_MAX>;
+
+/// A name of the kernel's: 1 to `BYTES_MAX` (at most 255) printable ASCII bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct HelperName {
-    bytes: [u8; HELPER_NAME_BYTES_MAX],
+pub struct Name<const BYTES_MAX: usize> {
+    bytes: [u8; BYTES_MAX],
     length: u8,
 }
 
-impl HelperName {
+impl<const BYTES_MAX: usize> Name<BYTES_MAX> {
     /// Accepts `name` if the kernel could have given it.
     #[must_use]
     pub fn new(name: &[u8]) -> Option<Self> {
         if name.is_empty() || !name.iter().all(u8::is_ascii_graphic) {
             return None;
         }
-        let mut bytes = [0; HELPER_NAME_BYTES_MAX];
+        let mut bytes = [0; BYTES_MAX];
         bytes.get_mut(..name.len())?.copy_from_slice(name);
         Some(Self {
             bytes,

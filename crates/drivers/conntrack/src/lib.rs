@@ -10,9 +10,11 @@
 //! [`Entry`]; how translation, TCP windows and timeouts carry over is said at the functions of
 //! [`Injector`] and in `netlink/build.rs`.
 //!
-//! Not replicated: counters, expectations and the master of a related connection (it becomes an
-//! ordinary connection), synproxy state, security context, and everything within [`Scope`]'s
-//! exclusions.
+//! What helpers expect is in [`expectation`].
+//!
+//! Not replicated: counters, the master of a related connection (it becomes an ordinary
+//! connection), synproxy state, security context, expectations in other zones than the default
+//! one, and everything within [`Scope`]'s exclusions.
 
 mod dump;
 mod entry;
@@ -27,6 +29,7 @@ mod source;
 mod tuple;
 
 pub mod codec;
+pub mod expectation;
 
 #[cfg(test)]
 mod proptests;
@@ -35,7 +38,7 @@ mod testing;
 
 pub use dump::{Dump, DumpProgress, Family, Fetcher, dump_all};
 pub use entry::{
-    Entry, EntryError, HELPER_NAME_BYTES_MAX, HelperName, ProtocolState, SctpInfo, SeqAdjust,
+    Entry, EntryError, HELPER_NAME_BYTES_MAX, HelperName, Name, ProtocolState, SctpInfo, SeqAdjust,
     Status, TcpInfo, Translation, tcp_flags, tcp_state,
 };
 pub use event::{EVENT_BUFFER_BYTES, EVENTS_PER_READ_MAX, Event, EventSource, ReadOutcome};

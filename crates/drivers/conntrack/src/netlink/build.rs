@@ -132,7 +132,7 @@ pub(crate) fn request_acknowledgement(out: &mut [u8], at: usize) {
     }
 }
 
-fn message(
+pub(super) fn message(
     out: &mut Vec<u8>,
     kind: u16,
     flags: u16,
@@ -158,7 +158,7 @@ const fn family(entry: &Entry) -> u8 {
     family_of(&entry.key.original)
 }
 
-const fn family_of(tuple: &Tuple) -> u8 {
+pub(super) const fn family_of(tuple: &Tuple) -> u8 {
     if tuple.src.is_ipv4() {
         AF_INET
     } else {
@@ -177,7 +177,7 @@ fn copy_timeout_s(entry: &Entry) -> u32 {
     }
 }
 
-fn put_tuple(writer: &mut Writer<'_>, kind: u16, tuple: &Tuple, zone: Zone) {
+pub(super) fn put_tuple(writer: &mut Writer<'_>, kind: u16, tuple: &Tuple, zone: Zone) {
     writer.nest(kind, |writer| {
         writer.nest(CTA_TUPLE_IP, |writer| match (tuple.src, tuple.dst) {
             (IpAddr::V4(src), IpAddr::V4(dst)) => {

@@ -7,6 +7,7 @@ use super::constants::*;
 use crate::entry::{
     Entry, EntryError, HelperName, ProtocolState, SctpInfo, SeqAdjust, Status, TcpInfo, tcp_flags,
 };
+use crate::expectation::ExpectationError;
 use crate::tuple::{Key, Layer4, Tuple, Zone, ZoneDirection, protocol};
 
 /// One netlink message in a received buffer.
@@ -32,6 +33,9 @@ pub enum ParseError {
     /// The attributes contradict each other.
     #[error("a conntrack message holds an impossible connection: {0}")]
     Entry(#[from] EntryError),
+    /// The attributes of an expectation contradict each other.
+    #[error("a conntrack message holds an impossible expectation: {0}")]
+    Expectation(#[from] ExpectationError),
 }
 
 /// Iterates over the messages of a received buffer; stops at the first one that does not fit.
@@ -138,7 +142,11 @@ impl Optional {
     }
 }
 
-fn tuple(bytes: &[u8], direction: ZoneDirection, zone: &mut Zone) -> Result<Tuple, ParseError> {
+pub(super) fn tuple(
+    bytes: &[u8],
+    direction: ZoneDirection,
+    zone: &mut Zone,
+) -> Result<Tuple, ParseError> {
     if let Some(value) = find(bytes, CTA_TUPLE_ZONE) {
         *zone = Zone {
             id: be16(value).ok_or(missing("CTA_TUPLE_ZONE"))?,
@@ -173,7 +181,7 @@ fn tuple(bytes: &[u8], direction: ZoneDirection, zone: &mut Zone) -> Result<Tupl
     })
 }
 
-fn ip_addresses(bytes: &[u8]) -> Option<(IpAddr, IpAddr)> {
+pub(super) fn ip_addresses(bytes: &[u8]) -> Option<(IpAddr, IpAddr)> {
     if let (Some(src), Some(dst)) = (find(bytes, CTA_IP_V4_SRC), find(bytes, CTA_IP_V4_DST)) {
         let address = |value: &[u8]| Some(Ipv4Addr::from(<[u8; 4]>::try_from(value).ok()?));
         return Some((address(src)?.into(), address(dst)?.into()));
@@ -263,6 +271,6 @@ fn ne32(bytes: &[u8], at: usize) -> Option<u32> {
     word.try_into().ok().map(u32::from_ne_bytes)
 }
 
-const fn missing(attribute: &'static str) -> ParseError {
+pub(super) const fn missing(attribute: &'static str) -> ParseError {
     ParseError::Attribute { attribute }
 }

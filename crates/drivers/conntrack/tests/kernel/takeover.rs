@@ -15,7 +15,7 @@ use crate::namespace::{Namespace, set};
 use crate::reset;
 
 /// Long enough for retransmissions on a busy machine; only failures wait for it.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
 const RULES: &str = r#"
 table inet gateway {
@@ -48,14 +48,19 @@ table inet gateway {
 "#;
 
 pub(crate) struct Lab {
-    client: Namespace,
-    server: Namespace,
-    gateways: [Namespace; 2],
+    pub(crate) client: Namespace,
+    pub(crate) server: Namespace,
+    pub(crate) gateways: [Namespace; 2],
     _switch: Namespace,
 }
 
 impl Lab {
     pub(crate) fn new() -> Self {
+        Self::with_rules([RULES; 2])
+    }
+
+    /// A laboratory whose gateways have the rulesets `rules`.
+    pub(crate) fn with_rules(rules: [&str; 2]) -> Self {
         let switch = Namespace::new("sw");
         switch.ip("link add br-in type bridge");
         switch.ip("link add br-out type bridge");
@@ -92,7 +97,7 @@ impl Lab {
                 set("ipv4/ip_forward", "1");
                 set("ipv6/conf/all/forwarding", "1");
             });
-            gateway.run("nft", "-f -", RULES);
+            gateway.run("nft", "-f -", rules[number - 1]);
             gateway.enter(|| enable_events().unwrap());
             gateway
         });
@@ -117,14 +122,14 @@ impl Lab {
     }
 
     /// The first gateway falls silent, the second takes its addresses.
-    fn fail_over(&self) {
+    pub(crate) fn fail_over(&self) {
         for lan in ["in", "out"] {
             self.gateways[0].ip(&format!("link set {lan} down"));
         }
         self.activate(1);
     }
 
-    fn table(&self, gateway: usize) -> Vec<Entry> {
+    pub(crate) fn table(&self, gateway: usize) -> Vec<Entry> {
         let mut table = self.gateways[gateway].enter(|| dump_all(Family::All).unwrap());
         let scope = scope(gateway);
         table.retain(|entry| scope.covers(entry));
@@ -161,7 +166,7 @@ impl Lab {
         lines
     }
 
-    fn invalid_packets(&self, gateway: usize) -> String {
+    pub(crate) fn invalid_packets(&self, gateway: usize) -> String {
         let text = self.gateways[gateway].run("nft", "list counter inet gateway invalid", "");
         text.split_whitespace()
             .skip_while(|word| *word != "packets")
@@ -283,7 +288,7 @@ impl Traffic {
     }
 }
 
-fn pass_on(number: usize, from: &mut TcpStream, to: &mut TcpStream, data: &[u8]) {
+pub(crate) fn pass_on(number: usize, from: &mut TcpStream, to: &mut TcpStream, data: &[u8]) {
     from.write_all(data).unwrap();
     let mut read = vec![0; data.len()];
     to.read_exact(&mut read)
@@ -344,7 +349,7 @@ fn echo_socket(lab: &Lab, target: &str) -> Socket {
 }
 
 /// Brings what the events say to the other kernel, through the bytes of the stream.
-fn replicate(events: &[Event], sink: &mut Sink) {
+pub(crate) fn replicate(events: &[Event], sink: &mut Sink) {
     let scope = scope(0);
     for event in events {
         let mut bytes = Vec::new();
@@ -364,7 +369,7 @@ fn replicate(events: &[Event], sink: &mut Sink) {
     assert!(failures.is_empty(), "{failures:?}");
 }
 
-fn drain(source: &mut EventSource) -> Vec<Event> {
+pub(crate) fn drain(source: &mut EventSource) -> Vec<Event> {
     let mut events = Vec::new();
     while source.read(&mut events).unwrap() != ReadOutcome::Drained {}
     assert_eq!(source.malformed(), 0);
