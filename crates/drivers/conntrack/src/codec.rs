@@ -1,11 +1,12 @@
 //! Entries and keys as bytes between elements. All numbers in network byte order.
 //!
 //! ```text
-//! entry  version(1)=1  flags(1)  protocol(1)  state kind(1)  status(4)  timeout s(4)
+//! entry  version(1)=1  flags(1)  protocol(1)  state kind(1), 128 added if a master is present
+//!        status(4)  timeout s(4)
 //!        original tuple  [reply tuple]  [zone]  [mark(4)]
 //!        [tcp: state(1) scales(2) flags(2) | sctp: state(1) tags(8)]
 //!        [labels(16)]  [seq adjust original(12)]  [seq adjust reply(12)]
-//!        [helper: length(1) name]
+//!        [helper: length(1) name]  [master: protocol(1) tuple]
 //! key    version(1)=1  flags(1)  protocol(1)  original tuple  [zone]
 //! tuple  source(4|16)  destination(4|16)  [ports: source(2) destination(2)
 //!        | icmp: id(2) type(1) code(1)]            by the protocol
@@ -29,7 +30,8 @@ use crate::tuple::{Key, Layer4, Tuple, TupleError, Zone, ZoneDirection, has_port
 pub const FORMAT_VERSION: u8 = 1;
 
 /// Upper bound of the length of an encoded entry.
-pub const ENTRY_BYTES_MAX: usize = 12 + 36 + 36 + 3 + 4 + 9 + 16 + 24 + 1 + HELPER_NAME_BYTES_MAX;
+pub const ENTRY_BYTES_MAX: usize =
+    12 + 36 + 36 + 3 + 4 + 9 + 16 + 24 + 1 + HELPER_NAME_BYTES_MAX + 37;
 
 pub(crate) const IPV6: u8 = 1;
 const REPLY: u8 = 2;
@@ -42,6 +44,8 @@ const HELPER: u8 = 128;
 const STATE_NONE: u8 = 0;
 const STATE_TCP: u8 = 1;
 const STATE_SCTP: u8 = 2;
+/// Added to the kind of the state, since the flags are used up.
+const MASTER: u8 = 128;
 
 /// Why bytes are no entry or key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -101,7 +105,7 @@ pub fn encode_entry(entry: &Entry, out: &mut Vec<u8>) {
         ProtocolState::None => STATE_NONE,
         ProtocolState::Tcp(_) => STATE_TCP,
         ProtocolState::Sctp(_) => STATE_SCTP,
-    };
+    } | entry.master.map_or(0, |_| MASTER);
     out.extend_from_slice(&[FORMAT_VERSION, flags, original.protocol, state_kind]);
     out.extend_from_slice(&entry.status.0.to_be_bytes());
     out.extend_from_slice(&entry.timeout_s.to_be_bytes());
@@ -142,6 +146,10 @@ pub fn encode_entry(entry: &Entry, out: &mut Vec<u8>) {
         out.push(u8::try_from(name.len()).unwrap_or_default());
         out.extend_from_slice(name);
     }
+    if let Some(master) = &entry.master {
+        out.push(master.protocol);
+        encode_tuple(master, out);
+    }
 }
 
 /// Appends `key` to `out`.
@@ -170,7 +178,7 @@ pub fn decode_entry(bytes: &[u8]) -> Result<Entry, DecodeError> {
     };
     let zone = reader.zone(flags)?;
     let mark = if flags & MARK == 0 { 0 } else { reader.be32()? };
-    let state = reader.state(state_kind)?;
+    let state = reader.state(state_kind & !MASTER)?;
     let labels = if flags & LABELS == 0 {
         None
     } else {
@@ -193,6 +201,12 @@ pub fn decode_entry(bytes: &[u8]) -> Result<Entry, DecodeError> {
         let name = HelperName::new(reader.take(usize::from(length))?);
         Some(name.ok_or(DecodeError::Value { field: "helper" })?)
     };
+    let master = if state_kind & MASTER == 0 {
+        None
+    } else {
+        let protocol = reader.byte()?;
+        Some(reader.tuple(protocol, flags)?)
+    };
     reader.end()?;
     let entry = Entry {
         key: Key { original, zone },
@@ -204,6 +218,7 @@ pub fn decode_entry(bytes: &[u8]) -> Result<Entry, DecodeError> {
         labels,
         seq_adjust,
         helper,
+        master,
     };
     entry.check()?;
     Ok(entry)

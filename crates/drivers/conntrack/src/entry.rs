@@ -32,6 +32,9 @@ pub struct Entry {
     pub seq_adjust: [Option<SeqAdjust>; 2],
     /// Name of the connection's helper.
     pub helper: Option<HelperName>,
+    /// Original tuple of the connection that announced this one, in the same zone. An UPDATE
+    /// event leaves it out: see [`Entry::lacks_master`].
+    pub master: Option<Tuple>,
 }
 
 /// State above layer 3.
@@ -163,6 +166,8 @@ pub struct SeqAdjust {
 pub struct Status(pub u32);
 
 impl Status {
+    /// Was announced on another connection, the master.
+    pub const EXPECTED: u32 = 1 << 0;
     /// Packets were seen in both directions.
     pub const SEEN_REPLY: u32 = 1 << 1;
     /// Not thrown away early when the table is full.
@@ -225,6 +230,9 @@ pub enum EntryError {
     /// Protocol or address family differ between the directions.
     #[error("the two directions of the entry differ in protocol or address family")]
     Directions,
+    /// The master is of another address family.
+    #[error("the entry and its master differ in address family")]
+    Master,
     /// Protocol state of another protocol, or an unknown state number.
     #[error("the protocol state of the entry is not one of protocol {protocol}")]
     State {
@@ -256,6 +264,12 @@ impl Entry {
         {
             return Err(EntryError::Directions);
         }
+        if let Some(master) = self.master {
+            master.check()?;
+            if master.src.is_ipv4() != original.src.is_ipv4() {
+                return Err(EntryError::Master);
+            }
+        }
         let fits = match self.state {
             ProtocolState::None => true,
             ProtocolState::Tcp(tcp) => {
@@ -283,6 +297,13 @@ impl Entry {
             protocol::SCTP => matches!(self.state, ProtocolState::Sctp(_)),
             _ => true,
         }
+    }
+
+    /// Whether the entry has a master that it does not name, as in an UPDATE event. It can be
+    /// created without: then it is an ordinary connection.
+    #[must_use]
+    pub const fn lacks_master(&self) -> bool {
+        self.status.has(Status::EXPECTED) && self.master.is_none()
     }
 
     /// Source translation: what the original source becomes. None when it is left alone.
@@ -329,6 +350,7 @@ impl Entry {
             *mine = mine.or(theirs);
         }
         self.helper = self.helper.or(older.helper);
+        self.master = self.master.or(older.master);
         if self.timeout_s == 0 {
             self.timeout_s = older.timeout_s;
         }

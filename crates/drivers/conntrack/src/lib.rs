@@ -12,9 +12,10 @@
 //!
 //! What helpers expect is in [`expectation`].
 //!
-//! Not replicated: counters, the master of a related connection (it becomes an ordinary
-//! connection), synproxy state, security context, expectations in other zones than the default
-//! one, and everything within [`Scope`]'s exclusions.
+//! Not replicated: counters, synproxy state, security context, expectations in other zones than
+//! the default one, the master of a related connection if it is not in the other table before it
+//! (then it is an ordinary connection until it changes), and everything within [`Scope`]'s
+//! exclusions.
 
 mod dump;
 mod entry;

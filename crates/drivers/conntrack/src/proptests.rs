@@ -123,9 +123,17 @@ fn entry() -> impl Strategy<Value = Entry> {
             [seq_adjust(), seq_adjust()],
             proptest::option::of("[a-z][a-z0-9-]{0,14}"),
         );
-        (tuple(v6, number), reply, zone(), state(number), rest)
+        let master = proptest::option::of(tuple(v6, protocol::TCP));
+        (
+            tuple(v6, number),
+            reply,
+            zone(),
+            state(number),
+            rest,
+            master,
+        )
     })
-    .prop_map(|(original, reply, zone, state, rest)| {
+    .prop_map(|(original, reply, zone, state, rest, master)| {
         let ([status, timeout_s, mark], labels, seq_adjust, helper) = rest;
         Entry {
             key: Key { original, zone },
@@ -137,6 +145,7 @@ fn entry() -> impl Strategy<Value = Entry> {
             labels,
             seq_adjust,
             helper: helper.and_then(|name| HelperName::new(name.as_bytes())),
+            master,
         }
     })
 }
@@ -244,7 +253,7 @@ proptest! {
     fn requests_are_read_as_they_were_written(entry in entry()) {
         let entry = Entry { reply: entry.key.original.inverse(), ..entry };
         let mut bytes = Vec::new();
-        build::create(&mut bytes, 7, &entry, build::CreateOptions { helper: true });
+        build::create(&mut bytes, 7, &entry, build::CreateOptions { helper: true, master: true });
         let read: Vec<_> = parse::messages(&bytes).collect();
         prop_assert_eq!(read.len(), 1);
         prop_assert_eq!(read[0].sequence, 7);
@@ -256,6 +265,7 @@ proptest! {
         prop_assert_eq!(read.labels, entry.labels);
         prop_assert_eq!(read.seq_adjust, entry.seq_adjust);
         prop_assert_eq!(read.helper, entry.helper);
+        prop_assert_eq!(read.master, entry.master);
     }
 
     #[test]
@@ -265,7 +275,7 @@ proptest! {
         cut in any::<prop::sample::Index>(),
     ) {
         let mut bytes = Vec::new();
-        build::create(&mut bytes, 7, &entry, build::CreateOptions { helper: true });
+        build::create(&mut bytes, 7, &entry, build::CreateOptions { helper: true, master: true });
         for (at, value) in changes {
             let at = at.index(bytes.len());
             bytes[at] = value;

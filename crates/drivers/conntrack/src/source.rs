@@ -137,7 +137,7 @@ impl Source {
             },
             Event::Update(entry) => {
                 let key = key_bytes(&entry.key);
-                let entry = if entry.is_complete() {
+                let entry = if entry.is_complete() && !entry.lacks_master() {
                     entry
                 } else if let Some(whole) = self.fetcher.get(&entry.key)? {
                     whole

@@ -46,6 +46,7 @@ pub(crate) const CTA_NAT_SRC: u16 = 6;
 pub(crate) const CTA_TIMEOUT: u16 = 7;
 pub(crate) const CTA_MARK: u16 = 8;
 pub(crate) const CTA_NAT_DST: u16 = 13;
+pub(crate) const CTA_TUPLE_MASTER: u16 = 14;
 pub(crate) const CTA_SEQ_ADJ_ORIG: u16 = 15;
 pub(crate) const CTA_SEQ_ADJ_REPLY: u16 = 16;
 pub(crate) const CTA_ZONE: u16 = 18;

@@ -71,11 +71,16 @@ pub(crate) fn entry(message: &Message<'_>) -> Result<Entry, ParseError> {
     let mut original = None;
     let mut reply = None;
     let mut zone = Zone::default();
+    let mut master = None;
     let mut parsed = Optional::default();
     for (kind, value) in attributes(bytes) {
         match kind {
             CTA_TUPLE_ORIG => original = Some(tuple(value, ZoneDirection::Original, &mut zone)?),
             CTA_TUPLE_REPLY => reply = Some(tuple(value, ZoneDirection::Reply, &mut zone)?),
+            CTA_TUPLE_MASTER => {
+                let mut same = Zone::default();
+                master = Some(tuple(value, ZoneDirection::Both, &mut same)?);
+            }
             CTA_ZONE => {
                 zone = Zone {
                     id: be16(value).ok_or(missing("CTA_ZONE"))?,
@@ -96,6 +101,7 @@ pub(crate) fn entry(message: &Message<'_>) -> Result<Entry, ParseError> {
         labels: parsed.labels,
         seq_adjust: parsed.seq_adjust,
         helper: parsed.helper,
+        master,
     };
     entry.check()?;
     Ok(entry)

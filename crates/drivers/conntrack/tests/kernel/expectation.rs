@@ -13,7 +13,8 @@ use vnfpool_conntrack::expectation::{
     encode_expectation, encode_expectation_key,
 };
 use vnfpool_conntrack::{
-    Event, EventSource, HelperName, Injector, ReadOutcome, Sink, enable_events, protocol,
+    Entry, Event, EventSource, Fetcher, HelperName, Injector, ReadOutcome, Sink, Status,
+    enable_events, protocol,
 };
 
 use crate::inject::entry;
@@ -236,7 +237,8 @@ fn active_ftp_goes_on_through_the_other_gateway() {
         "{told:?}"
     );
     told[0].timeout_s = expected.timeout_s;
-    assert_eq!(told[..], [expected.clone()]);
+    assert_eq!(&told[0], expected);
+    assert_eq!(told.len(), 1);
     let adjusted = lab.table(1)[0].seq_adjust[0].unwrap();
     assert_eq!(adjusted.offset_after, 2, "each command is a byte longer");
 
@@ -281,6 +283,70 @@ fn an_expectation_ends_with_its_connection_and_with_its_master() {
     // The master's own end is enough for the second kernel.
     replicate(&drain(&mut copier.events), &mut copier.sink);
     assert_eq!(expectations(&lab, 1), []);
+}
+
+/// Goal: a data connection from before the failover is still the one of its control connection.
+#[test]
+fn a_related_connection_keeps_its_master() {
+    let lab = lab();
+    let mut copier = Copier::new(&lab);
+    let mut control = Control::start(&lab);
+    let agreed = control.port(&lab);
+    let mut data = data_connection(&lab, &agreed);
+    transfer(&mut data);
+    copier.events.read(&mut Vec::new()).unwrap();
+    // From the table, in which a connection may come before its master.
+    let mut table = lab.table(0);
+    table.sort_by_key(|entry| entry.master.is_none());
+    let [related, master] = &table[..] else {
+        panic!("{table:?}");
+    };
+    assert_eq!(related.master, Some(master.key.original));
+    let copies: Vec<_> = table.iter().cloned().map(Event::New).collect();
+    replicate(&copies, &mut copier.sink);
+    assert_eq!(copier.sink.stats().without_master, 0);
+
+    lab.fail_over();
+    transfer(&mut data);
+    control.command("NOOP");
+    let ours = lab.table(1);
+    let found = ours.iter().find(|entry| entry.key == related.key).unwrap();
+    assert_eq!(found.master, related.master);
+    assert!(found.status.has(Status::EXPECTED));
+    assert_eq!(lab.invalid_packets(1), "0");
+}
+
+#[test]
+fn a_connection_without_its_master_is_an_ordinary_one_until_it_changes() {
+    let gateway = Namespace::new("gw");
+    gateway.enter(|| {
+        let master = entry(false, protocol::TCP, 4021);
+        let mut related = entry(false, protocol::TCP, 4020);
+        related.master = Some(master.key.original);
+        related.status.0 |= Status::EXPECTED;
+        let mut injector = Injector::open().unwrap();
+        let mut fetcher = Fetcher::open().unwrap();
+        injector.upsert(related.clone(), true).unwrap();
+        assert!(injector.flush().unwrap().is_empty());
+        assert_eq!(injector.stats().without_master, 1);
+        let found = fetcher.get(&related.key).unwrap().unwrap();
+        assert_eq!(found.master, None);
+
+        injector.upsert(master, true).unwrap();
+        // Twice: made anew, then brought up to date.
+        for mark in [5, 6] {
+            let changed = Entry {
+                mark,
+                ..related.clone()
+            };
+            injector.upsert(changed, false).unwrap();
+            assert!(injector.flush().unwrap().is_empty());
+            let found = fetcher.get(&related.key).unwrap().unwrap();
+            assert_eq!((found.master, found.mark), (related.master, mark));
+        }
+        let stats = injector.stats();
+        assert_eq!((stats.replaced, stats.updated), (1, 1));
+    });
 }
 
 #[test]
