@@ -122,7 +122,7 @@ pub fn encode_entry(entry: &Entry, out: &mut Vec<u8>) {
         ProtocolState::Tcp(tcp) => {
             out.push(tcp.state);
             out.extend_from_slice(&tcp.window_scale);
-            out.extend_from_slice(&tcp.flags);
+            out.extend_from_slice(&tcp.flags.map(|flags| flags & tcp_flags::REPLICATED));
         }
         ProtocolState::Sctp(sctp) => {
             out.push(sctp.state);

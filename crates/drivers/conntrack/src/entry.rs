@@ -78,21 +78,30 @@ impl TcpInfo {
         }
     }
 
-    /// This state without the lenience of [`TcpInfo::learning`].
+    /// This state without the lenience of [`TcpInfo::learning`] and without what this kernel
+    /// knows of windows.
     #[must_use]
     pub fn learnt(self) -> Self {
-        let lent = self.lent_flags();
+        let own = self.lent_flags() | tcp_flags::IN_STEP;
         Self {
-            flags: self.flags.map(|flags| flags & !lent),
+            flags: self.flags.map(|flags| flags & !own),
             ..self
         }
+    }
+
+    /// Whether this kernel knows the windows of both directions: tracking can be strict.
+    #[must_use]
+    pub fn is_in_step(self) -> bool {
+        let in_step = |flags: &u8| flags & tcp_flags::IN_STEP != 0;
+        self.flags.iter().all(in_step)
     }
 
     /// Whether the kernel is lenient because it was told so, and not because it picked the
     /// connection up in the middle: then it would not know the scales.
     #[must_use]
     pub fn is_learning(self) -> bool {
-        self != self.learnt()
+        let lent = self.lent_flags();
+        self.flags.iter().any(|flags| flags & lent != 0)
     }
 
     fn lent_flags(self) -> u8 {
@@ -134,6 +143,10 @@ pub mod tcp_flags {
     /// in the middle, because it does not know their window scale: those keep it. To others it is
     /// lent for a while ([`super::TcpInfo::learning`]).
     pub const BE_LIBERAL: u8 = 0x08;
+    /// This kernel has taken an acknowledgement of this side as valid, so it knows what the other
+    /// side has sent (`MAXACK_SET`). Set on both sides by each handshake that the kernel saw; it
+    /// says nothing to another kernel.
+    pub const IN_STEP: u8 = 0x20;
     /// The flags that make sense in another kernel. The rest speaks of windows.
     pub const REPLICATED: u8 = WINDOW_SCALE | SACK_PERM | CLOSE_INIT | BE_LIBERAL;
 }

@@ -212,6 +212,14 @@ impl Injector {
         self.stats
     }
 
+    /// The netlink port of its socket: events that it causes bear it.
+    ///
+    /// # Errors
+    /// [`NetlinkError::Open`] when the kernel does not tell it.
+    pub fn port(&self) -> Result<u32, NetlinkError> {
+        self.socket.port()
+    }
+
     fn earlier(&self, key: &Key) -> Option<&Pending> {
         self.index.get(key).and_then(|&at| self.pending.get(at))
     }

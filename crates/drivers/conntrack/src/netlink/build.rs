@@ -274,7 +274,9 @@ fn put_state(writer: &mut Writer<'_>, entry: &Entry, expected: u32) {
         ProtocolState::None => {}
         ProtocolState::Tcp(tcp) => writer.nest(CTA_PROTOINFO, |writer| {
             writer.nest(CTA_PROTOINFO_TCP, |writer| {
-                let [original, reply] = tcp.flags.map(|flags| [flags, tcp_flags::REPLICATED]);
+                let [original, reply] = tcp
+                    .flags
+                    .map(|flags| [flags & tcp_flags::REPLICATED, tcp_flags::REPLICATED]);
                 writer.put(CTA_PROTOINFO_STATE, &[tcp.state]);
                 writer.put(CTA_PROTOINFO_TCP_FLAGS_ORIGINAL, &original);
                 writer.put(CTA_PROTOINFO_TCP_FLAGS_REPLY, &reply);

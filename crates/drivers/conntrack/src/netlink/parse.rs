@@ -16,6 +16,8 @@ pub(crate) struct Message<'a> {
     pub(crate) kind: u16,
     pub(crate) flags: u16,
     pub(crate) sequence: u32,
+    /// Netlink port of the socket whose request caused it; 0 for what a packet or a timer caused.
+    pub(crate) port: u32,
     /// What follows the netlink header.
     pub(crate) body: &'a [u8],
 }
@@ -46,11 +48,13 @@ pub(crate) fn messages(bytes: &[u8]) -> impl Iterator<Item = Message<'_>> {
         let body = rest.get(NETLINK_HEADER_BYTES..length)?;
         let kinds = ne32(rest, 4)?.to_ne_bytes();
         let sequence = ne32(rest, 8)?;
+        let port = ne32(rest, 12)?;
         rest = rest.get(aligned(length)..).unwrap_or_default();
         Some(Message {
             kind: u16::from_ne_bytes([kinds[0], kinds[1]]),
             flags: u16::from_ne_bytes([kinds[2], kinds[3]]),
             sequence,
+            port,
             body,
         })
     })
@@ -224,7 +228,8 @@ fn protocol_state(bytes: &[u8]) -> Result<ProtocolState, ParseError> {
         // struct nf_ct_tcp_flags: the flags, then a mask.
         let flags = |kind| {
             let value = find(tcp, kind).unwrap_or_default();
-            value.first().copied().unwrap_or_default() & tcp_flags::REPLICATED
+            value.first().copied().unwrap_or_default()
+                & (tcp_flags::REPLICATED | tcp_flags::IN_STEP)
         };
         return Ok(ProtocolState::Tcp(TcpInfo {
             state: find(tcp, CTA_PROTOINFO_STATE)

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use vnfpool_conntrack::{
-    Entry, Event, EventSource, Family, ProtocolState, ReadOutcome, Scope, Sink, Status, codec,
-    dump_all, enable_events, make_strict,
+    Entry, Event, EventSource, Family, ProtocolState, ReadOutcome, Scope, Settled, Sink, Status,
+    codec, dump_all, enable_events, settle,
 };
 
 use crate::namespace::{Namespace, set};
@@ -202,7 +202,7 @@ fn plug(switch: &Namespace, host: &Namespace, lan: &str, role: &str) {
 
 /// What goes through the gateways.
 pub(crate) struct Traffic {
-    tcp: Vec<(TcpStream, TcpStream)>,
+    pub(crate) tcp: Vec<(TcpStream, TcpStream)>,
     udp: Vec<(UdpSocket, UdpSocket)>,
     echo: Vec<Socket>,
 }
@@ -234,7 +234,7 @@ impl Traffic {
 
     /// Data in both directions on every connection: on even ones the client begins, on odd ones
     /// the server.
-    fn exchange(&mut self, data: &[u8]) {
+    pub(crate) fn exchange(&mut self, data: &[u8]) {
         for (number, (client, server)) in self.tcp.iter_mut().enumerate() {
             let (first, second) = if number % 2 == 0 {
                 (client, server)
@@ -256,7 +256,7 @@ impl Traffic {
     }
 
     /// Far more than a window without scaling, so that a gateway that forgot the scale drops it.
-    fn bulk(&mut self) {
+    pub(crate) fn bulk(&mut self) {
         const BYTES: usize = 16 << 20;
         for (number, (client, server)) in self.tcp.iter_mut().enumerate() {
             let (from, to) = if number % 2 == 0 {
@@ -275,7 +275,7 @@ impl Traffic {
         }
     }
 
-    fn ping(&self, sequence: u8) {
+    pub(crate) fn ping(&self, sequence: u8) {
         for socket in &self.echo {
             let v4 = socket.domain().unwrap() == Domain::IPV4;
             // Type, code, checksum and identifier (both filled in by the kernel), sequence.
@@ -433,10 +433,9 @@ fn lost_acknowledgements_do_not_end_a_connection_nor_does_a_blind_reset() {
     traffic.exchange(b"in both directions");
     assert_eq!(lab.invalid_packets(1), "0");
 
-    let changed = lab.gateways[1].enter(|| make_strict(&scope(1), || true).unwrap());
-    assert_eq!(changed, 8);
-    let again = lab.gateways[1].enter(|| make_strict(&scope(1), || true).unwrap());
-    assert_eq!(again, 0);
+    let settled = || lab.gateways[1].enter(|| settle(&scope(1), |_| true).unwrap());
+    assert_eq!(settled().made_strict, 8);
+    assert_eq!(settled(), Settled::default());
     traffic.exchange(b"strictly");
     traffic.bulk();
     assert_eq!(lab.invalid_packets(1), "0");
