@@ -10,7 +10,7 @@
 //! [`Entry`]; how translation, TCP windows and timeouts carry over is said at the functions of
 //! [`Injector`] and in `netlink/build.rs`.
 //!
-//! What helpers expect is in [`expectation`].
+//! What helpers expect is in [`expectation`], which [`Source`] and [`Sink`] do not carry yet.
 //!
 //! Not replicated: counters, synproxy state, security context, expectations in other zones than
 //! the default one, the master of a related connection if it is not in the other table before it

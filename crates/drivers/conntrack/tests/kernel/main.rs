@@ -11,6 +11,8 @@ mod loops;
 #[cfg(test)]
 mod namespace;
 #[cfg(test)]
+mod protocols;
+#[cfg(test)]
 mod reset;
 #[cfg(test)]
 mod stream;
