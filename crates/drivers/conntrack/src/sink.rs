@@ -170,6 +170,14 @@ impl Sink {
         failures.map(|failure| (key(&failure), failure)).collect()
     }
 
+    /// The netlink port that events bear which this sink causes: for [`crate::Source::ignore`].
+    ///
+    /// # Errors
+    /// As [`Injector::port`].
+    pub fn port(&self) -> Result<u32, NetlinkError> {
+        self.injector.port()
+    }
+
     /// What was done so far.
     #[must_use]
     pub const fn stats(&self) -> InjectStats {

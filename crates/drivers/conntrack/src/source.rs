@@ -10,6 +10,7 @@ use crate::dump::{Dump, DumpProgress, Family, Fetcher};
 use crate::entry::{Entry, ProtocolState};
 use crate::event::{Event, EventSource, ReadOutcome};
 use crate::netlink::socket::NetlinkError;
+use crate::reset::ResetGuard;
 use crate::scope::Scope;
 
 /// Reads the connections of the function from the kernel, in the order that
@@ -21,6 +22,8 @@ pub struct Source {
     events: EventSource,
     buffer_bytes: usize,
     fetcher: Fetcher,
+    guard: ResetGuard,
+    ignored: Option<u32>,
     scope: Scope,
     dump: Option<(u32, Dump)>,
     waiting: Vec<Event>,
@@ -39,12 +42,21 @@ impl Source {
             events: EventSource::open(buffer_bytes)?,
             buffer_bytes,
             fetcher: Fetcher::open()?,
+            guard: ResetGuard::open()?,
+            ignored: None,
             scope,
             dump: None,
             waiting: Vec::new(),
             buffer: BytesMut::new(),
             malformed: 0,
         })
+    }
+
+    /// Leaves out what the sink with the netlink port `port` does, if this element also holds
+    /// connections for others in the same table: as [`EventSource::ignore`], also after overruns.
+    pub const fn ignore(&mut self, port: u32) {
+        self.ignored = Some(port);
+        self.events.ignore(port);
     }
 
     /// Appends waiting changes to `out`; never blocks for longer than the kernel takes to answer.
@@ -57,14 +69,20 @@ impl Source {
         let outcome = self.events.read(&mut self.waiting)?;
         let mut waiting = std::mem::take(&mut self.waiting);
         for event in waiting.drain(..) {
+            self.guard.observe(&event, &self.scope)?;
             if let Some(change) = self.change(event)? {
                 out.push(SenderInput::Change(change));
             }
         }
         self.waiting = waiting;
+        // A refusal leaves the connection closed, as it would be without the guard.
+        self.guard.flush()?;
         if outcome == ReadOutcome::Overrun {
             self.malformed += self.events.malformed();
             self.events = EventSource::open(self.buffer_bytes)?;
+            if let Some(port) = self.ignored {
+                self.events.ignore(port);
+            }
             out.push(SenderInput::Overrun);
         }
         Ok(outcome)
@@ -154,7 +172,8 @@ impl Source {
         Ok(Some(change))
     }
 
-    /// The connection of an UPDATE event, of which ctnetlink tells only what changed.
+    /// The connection of an UPDATE event, of which ctnetlink tells only what changed (and its master
+    /// hardly ever).
     fn whole(&mut self, entry: Entry) -> Result<Option<Entry>, NetlinkError> {
         self.fetcher.get(&entry.key)
     }

@@ -72,6 +72,7 @@ pub(crate) fn entry(v6: bool, number: u8, port: u16) -> Entry {
         labels: None,
         seq_adjust: [None; 2],
         helper: None,
+        master: None,
     }
 }
 
