@@ -29,6 +29,7 @@ mod settle;
 mod sink;
 mod source;
 mod tuple;
+mod wakeup;
 
 pub mod codec;
 pub mod expectation;
@@ -51,6 +52,6 @@ pub use reset::ResetGuard;
 pub use scope::Scope;
 pub use settings::{SettingError, enable_events, tcp_is_strict};
 pub use settle::{Settled, settle};
-pub use sink::{Sink, SinkError};
+pub use sink::{Sink, SinkError, SinkFailure};
 pub use source::Source;
 pub use tuple::{Key, Layer4, Tuple, TupleError, Zone, ZoneDirection, protocol};

@@ -15,6 +15,9 @@
 
 use std::net::IpAddr;
 
+use bytes::Bytes;
+use vnfpool_statesync::Item;
+
 use super::{
     Expectation, ExpectationKey, ExpectedTranslation, FUNCTION_NAME_BYTES_MAX, SourceMask,
 };
@@ -22,8 +25,9 @@ use crate::codec::{DecodeError, IPV6, Reader, ZONE, encode_tuple, encode_zone, k
 use crate::entry::{HELPER_NAME_BYTES_MAX, Name};
 use crate::tuple::Key;
 
-/// The version of the format that this crate writes and reads.
-pub const EXPECTATION_FORMAT_VERSION: u8 = 1;
+/// The version of the format that this crate writes and reads: never one of a connection's key, of
+/// whose class expectations are.
+pub const EXPECTATION_FORMAT_VERSION: u8 = 0x81;
 
 /// Upper bound of the length of an encoded expectation.
 pub const EXPECTATION_BYTES_MAX: usize =
@@ -115,6 +119,46 @@ pub fn decode_expectation_key(bytes: &[u8]) -> Result<ExpectationKey, DecodeErro
     reader.end()?;
     key.check()?;
     Ok(key)
+}
+
+/// `expectation` as an item of the state stream. Its time is not of its value, as with connections.
+pub(crate) fn item(expectation: &Expectation) -> Item {
+    let (mut key, mut value) = (Vec::new(), Vec::new());
+    encode_expectation_key(&expectation.key, &mut key);
+    let timeless = Expectation {
+        timeout_s: 0,
+        ..expectation.clone()
+    };
+    encode_expectation(&timeless, &mut value);
+    Item {
+        key: key.into(),
+        value: value.into(),
+        ttl_s: expectation.timeout_s,
+    }
+}
+
+/// The key of `expectation` as one of the state stream.
+pub(crate) fn item_key(key: &ExpectationKey) -> Bytes {
+    let mut bytes = Vec::new();
+    encode_expectation_key(key, &mut bytes);
+    bytes.into()
+}
+
+/// Whether a key of the state stream is an expectation's.
+pub(crate) fn is_expectation(key: &[u8]) -> bool {
+    key.first() == Some(&EXPECTATION_FORMAT_VERSION)
+}
+
+/// Reads an item of the state stream.
+pub(crate) fn of_item(item: &Item) -> Result<Expectation, DecodeError> {
+    let expectation = decode_expectation(&item.value)?;
+    if item_key(&expectation.key) != item.key {
+        return Err(DecodeError::Value { field: "key" });
+    }
+    Ok(Expectation {
+        timeout_s: item.ttl_s,
+        ..expectation
+    })
 }
 
 fn put_key(key: &ExpectationKey, flags: u8, out: &mut Vec<u8>) {

@@ -8,7 +8,7 @@
 //! * the time that is left is taken by a second request only;
 //! * it tells no zone, so expectations of masters in other zones than the default one are refused.
 
-mod codec;
+pub(crate) mod codec;
 mod inject;
 mod source;
 

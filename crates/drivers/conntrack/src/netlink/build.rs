@@ -10,8 +10,9 @@ use crate::entry::{
 use crate::tuple::{Key, Layer4, Tuple, Zone, ZoneDirection, protocol};
 
 /// Least seconds that a copy lives. The original is kept alive by its packets, of which the copy
-/// hears nothing; it is announced again by each refresh, which has to come before this is over.
-pub(crate) const COPY_TIMEOUT_S_MIN: u32 = 180;
+/// hears nothing; it is told of by each scan of the active's table, two of which have to come
+/// before this is over. If the original does end before, its end is told at once.
+pub(crate) const COPY_TIMEOUT_S_MIN: u32 = 60;
 
 /// How a connection is put into the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

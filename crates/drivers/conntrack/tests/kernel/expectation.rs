@@ -4,22 +4,21 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use socket2::{Domain, SockAddr, Socket, Type};
 use vnfpool_conntrack::expectation::{
-    Expectation, ExpectationEvent, ExpectationInjectError, ExpectationInjector, ExpectationSource,
-    FunctionName, decode_expectation, decode_expectation_key, dump_expectations,
-    encode_expectation, encode_expectation_key,
+    Expectation, ExpectationInjectError, ExpectationInjector, FunctionName, dump_expectations,
 };
 use vnfpool_conntrack::{
-    Entry, Event, EventSource, Fetcher, HelperName, Injector, ReadOutcome, Scope, Sink, Status,
-    enable_events, protocol,
+    Entry, Fetcher, HelperName, Injector, ReadOutcome, Scope, Sink, Source, Status, enable_events,
+    protocol,
 };
+use vnfpool_statesync::{Change, SenderInput};
 
 use crate::inject::entry;
 use crate::namespace::Namespace;
-use crate::takeover::{Lab, PATIENCE, drain, replicate, scope};
+use crate::takeover::{Lab, PATIENCE, scope};
 
 const RULES: &str = r#"
 table inet gateway {
@@ -165,53 +164,63 @@ fn related_packets(lab: &Lab, gateway: usize) -> u32 {
     words.nth(1).unwrap().parse().unwrap()
 }
 
-/// Both streams from the first gateway to the second, through the bytes between elements.
+/// From the first gateway to the second, through the items of the stream.
 struct Copier {
-    events: EventSource,
+    source: Source,
     sink: Sink,
-    source: ExpectationSource,
-    injector: ExpectationInjector,
 }
 
 impl Copier {
     fn new(lab: &Lab) -> Self {
         let [active, standby] = &lab.gateways;
         Self {
-            events: active.enter(|| EventSource::open(1 << 20).unwrap()),
+            source: active.enter(|| Source::open(scope(0), 1 << 20).unwrap()),
             sink: standby.enter(|| Sink::open(Scope::default()).unwrap()),
-            source: active.enter(|| ExpectationSource::open(1 << 20).unwrap()),
-            injector: standby.enter(|| ExpectationInjector::open().unwrap()),
         }
     }
 
-    fn run(&mut self) -> Vec<ExpectationEvent> {
-        let mut changes = Vec::new();
-        let outcome = self.source.read(&mut changes).unwrap();
+    fn run(&mut self) {
+        self.take();
+        // The masters are read again a moment after what they agreed on.
+        std::thread::sleep(Duration::from_millis(20));
+        self.take();
+        assert_eq!(self.source.malformed(), 0);
+    }
+
+    fn take(&mut self) {
+        let mut inputs = Vec::new();
+        let outcome = self.source.read(&mut inputs).unwrap();
         assert_eq!(outcome, ReadOutcome::Drained);
-        let mut masters = Vec::new();
-        let due = Instant::now() + Duration::from_secs(1);
-        self.source.masters(due, &mut masters).unwrap();
-        replicate(&drain(&mut self.events), &mut self.sink);
-        let masters: Vec<_> = masters.into_iter().map(Event::Update).collect();
-        replicate(&masters, &mut self.sink);
-        for change in &changes {
-            let mut bytes = Vec::new();
-            match change {
-                ExpectationEvent::New(expectation) => {
-                    assert!(expectation.key.is_covered_by(&scope(0)));
-                    encode_expectation(expectation, &mut bytes);
-                    let expectation = decode_expectation(&bytes).unwrap();
-                    self.injector.upsert(&expectation).unwrap();
+        for input in inputs {
+            match input {
+                SenderInput::Change(Change::Put { item, is_new }) => {
+                    self.sink.put(&item, is_new).unwrap();
                 }
-                ExpectationEvent::Destroy(key) => {
-                    encode_expectation_key(key, &mut bytes);
-                    let key = decode_expectation_key(&bytes).unwrap();
-                    assert!(self.injector.delete(&key).unwrap());
-                }
+                SenderInput::Change(Change::Delete { key }) => self.sink.delete(&key).unwrap(),
+                other => panic!("unexpected {other:?}"),
             }
         }
-        assert_eq!(self.source.malformed(), 0);
-        changes
+        self.flush();
+    }
+
+    /// The whole table instead of its changes.
+    fn scan(&mut self) {
+        self.source.start_scan(1).unwrap();
+        while let Some(chunk) = self.source.read_chunk().unwrap() {
+            let SenderInput::ScanChunk { items, .. } = chunk else {
+                panic!("unexpected {chunk:?}");
+            };
+            for item in items {
+                self.sink.put(&item, true).unwrap();
+            }
+        }
+        self.flush();
+    }
+
+    fn flush(&mut self) {
+        self.sink.flush().unwrap();
+        let failures = self.sink.take_failures();
+        assert!(failures.is_empty(), "{failures:?}");
     }
 }
 
@@ -270,18 +279,13 @@ fn an_expectation_ends_with_its_connection_and_with_its_master() {
     copier.run();
     assert_eq!(expectations(&lab, 1).len(), 1);
     transfer(&mut data_connection(&lab, &agreed));
-    let changes = copier.run();
-    assert!(
-        matches!(changes[..], [ExpectationEvent::Destroy(_)]),
-        "{changes:?}"
-    );
+    copier.run();
     assert_eq!(expectations(&lab, 1), []);
     control.port(&lab);
     copier.run();
     assert_eq!(expectations(&lab, 1).len(), 1);
     lab.gateways[0].run("conntrack", "-D -p tcp --dport 21", "");
-    // The master's own end is enough for the second kernel.
-    replicate(&drain(&mut copier.events), &mut copier.sink);
+    copier.run();
     assert_eq!(expectations(&lab, 1), []);
 }
 
@@ -294,16 +298,14 @@ fn a_related_connection_keeps_its_master() {
     let agreed = control.port(&lab);
     let mut data = data_connection(&lab, &agreed);
     transfer(&mut data);
-    copier.events.read(&mut Vec::new()).unwrap();
     // From the table, in which a connection may come before its master.
+    copier.scan();
     let mut table = lab.table(0);
     table.sort_by_key(|entry| entry.master.is_none());
     let [related, master] = &table[..] else {
         panic!("{table:?}");
     };
     assert_eq!(related.master, Some(master.key.original));
-    let copies: Vec<_> = table.iter().cloned().map(Event::New).collect();
-    replicate(&copies, &mut copier.sink);
     assert_eq!(copier.sink.stats().without_master, 0);
 
     lab.fail_over();

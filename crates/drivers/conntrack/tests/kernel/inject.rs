@@ -162,7 +162,7 @@ fn assert_same(found: &Entry, expected: &Entry, what: &str) {
         expected.status.0 & TOLD_BITS,
         "{what}: status"
     );
-    let expected_timeout = expected.timeout_s.max(180);
+    let expected_timeout = expected.timeout_s.max(60);
     assert!(
         (expected_timeout - 5..=expected_timeout).contains(&found.timeout_s),
         "{what}: timeout {}",
