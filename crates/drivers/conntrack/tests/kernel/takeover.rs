@@ -399,7 +399,7 @@ fn assert_tables_agree(lab: &Lab) {
         .map(|table| table.iter().map(essence).collect::<Vec<_>>());
     assert_eq!(active, standby);
     for entry in &tables[1] {
-        assert!(entry.timeout_s >= 170, "{entry:?}");
+        assert!(entry.timeout_s >= 50, "{entry:?}");
     }
     assert_eq!(lab.listing(0), lab.listing(1));
 }
