@@ -14,8 +14,10 @@
     reason = "an instrument ends where it fails"
 )]
 
+#[allow(dead_code, reason = "the tests use more of it")]
 #[path = "../tests/kernel/namespace.rs"]
 mod namespace;
+#[allow(dead_code, reason = "the tests use more of it")]
 #[path = "../tests/kernel/world.rs"]
 mod world;
 

@@ -30,12 +30,12 @@ pub enum HoldError {
     },
     /// Another process holds packets in this network namespace.
     #[error(
-        "the nftables table '{table}' is there already: another agent holds packets in this network \
-         namespace, or somebody made a table of that name (delete it)"
+        "{place} is taken already: another agent holds packets in this network namespace, or \
+         somebody else made something there (remove it)"
     )]
     Taken {
-        /// Its name.
-        table: &'static str,
+        /// What two cannot have.
+        place: &'static str,
     },
     /// The options cannot be met.
     #[error("cannot hold packets: {0}")]

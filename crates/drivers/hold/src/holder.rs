@@ -214,8 +214,8 @@ impl Holder {
 impl Drop for Holder {
     fn drop(&mut self) {
         // What fails here is done by the kernel when the sockets are closed, but for the packets
-        // that are held: those would be dropped.
-        let _ = self.rules.remove();
+        // that are held: those are dropped then.
+        let _ = self.rules.stop();
         let _ = self.release_all();
     }
 }

@@ -193,9 +193,14 @@ fn attach_netfilter(program: BorrowedFd<'_>, family: u8) -> Result<OwnedFd, Hold
     };
     // SAFETY: there are no pointers in `attributes`.
     let result = unsafe { bpf(BPF_LINK_CREATE, &attributes) };
-    result.map_err(|source| HoldError::Netfilter {
-        attempt: "attach a netfilter program to POSTROUTING",
-        source,
+    result.map_err(|source| match source.raw_os_error() {
+        Some(libc::EBUSY) => HoldError::Taken {
+            place: "priority 299 of netfilter's POSTROUTING",
+        },
+        _ => HoldError::Netfilter {
+            attempt: "attach a netfilter program to POSTROUTING",
+            source,
+        },
     })
 }
 

@@ -36,10 +36,10 @@ const NFTABLES: u16 = 10;
 const BATCH_BEGIN: u16 = 0x10;
 const BATCH_END: u16 = 0x11;
 const NEW_TABLE: u16 = NFTABLES << 8;
-const DELETE_TABLE: u16 = NFTABLES << 8 | 2;
 const NEW_CHAIN: u16 = NFTABLES << 8 | 3;
 const NEW_RULE: u16 = NFTABLES << 8 | 6;
 const GET_RULE: u16 = NFTABLES << 8 | 7;
+const DELETE_RULE: u16 = NFTABLES << 8 | 8;
 
 const TABLE_NAME: u16 = 1;
 const TABLE_FLAGS: u16 = 2;
@@ -97,16 +97,16 @@ impl Rules {
         // The first refusal decides, and it is told by the message that it answers. ENOENT is
         // what the kernel says of an expression that it does not know.
         let result = match socket.ask(&batch(number, interfaces, Form::Native))? {
-            Err((NEW_RULE_SEQUENCE, Errno::NOENT)) => {
+            Err((RULE_SEQUENCE, Errno::NOENT)) => {
                 socket.ask(&batch(number, interfaces, Form::Target))?
             }
             other => other,
         };
         match result {
             Ok(()) => Ok(Self { socket }),
-            Err((TABLE_SEQUENCE, Errno::EXIST | Errno::PERM)) => {
-                Err(HoldError::Taken { table: TABLE })
-            }
+            Err((TABLE_SEQUENCE, Errno::EXIST | Errno::PERM)) => Err(HoldError::Taken {
+                place: "the nftables table 'vnfpool-hold'",
+            }),
             Err((sequence, errno)) => Err(HoldError::Refused {
                 attempt: match sequence {
                     TABLE_SEQUENCE => "make an nftables table of our own (since Linux 5.12)",
@@ -144,18 +144,21 @@ impl Rules {
         Ok(packets)
     }
 
-    /// Takes the rules away: from now on nothing goes to the queue.
-    pub(crate) fn remove(&self) -> Result<(), HoldError> {
+    /// From now on nothing goes to the queue. The chains stay until this value is dropped: when a
+    /// chain goes, the kernel drops what is in the queues of the network namespace.
+    pub(crate) fn stop(&self) -> Result<(), HoldError> {
         let request = transaction(|out| {
             for family in FAMILIES {
-                let head = head(DELETE_TABLE, family, TABLE_SEQUENCE);
-                message(out, head, |writer| writer.put_text(TABLE_NAME, TABLE));
+                message(out, head(DELETE_RULE, family, RULE_SEQUENCE), |writer| {
+                    writer.put_text(RULE_TABLE, TABLE);
+                    writer.put_text(RULE_CHAIN, HOLD_CHAIN);
+                });
             }
         });
         self.socket
             .ask(&request)?
             .map_err(|(_, errno)| HoldError::Refused {
-                attempt: "remove our nftables table",
+                attempt: "remove our nftables rules",
                 source: io::Error::from(errno),
             })
     }
@@ -164,7 +167,7 @@ impl Rules {
 // What a refusal is about. Messages of a kind have one number.
 const TABLE_SEQUENCE: u32 = 1;
 const CHAIN_SEQUENCE: u32 = 2;
-const NEW_RULE_SEQUENCE: u32 = 3;
+const RULE_SEQUENCE: u32 = 3;
 
 const fn head(kind: u16, family: u8, sequence: u32) -> Head {
     Head {
@@ -226,7 +229,7 @@ fn batch(number: u16, interfaces: &[String], form: Form) -> Vec<u8> {
                 writer.put_text(CHAIN_TYPE, "filter");
             });
             let mut rule = |chain, fill: &dyn Fn(&mut Writer<'_>)| {
-                let head = create(NEW_RULE, NEW_RULE_SEQUENCE, NLM_F_APPEND);
+                let head = create(NEW_RULE, RULE_SEQUENCE, NLM_F_APPEND);
                 message(out, head, |writer| {
                     writer.put_text(RULE_TABLE, TABLE);
                     writer.put_text(RULE_CHAIN, chain);

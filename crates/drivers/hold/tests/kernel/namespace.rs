@@ -41,6 +41,10 @@ impl Namespace {
             .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     }
 
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
     /// `ip` with the words of `arguments`.
     pub(crate) fn ip(&self, arguments: &str) -> String {
         let mut words = vec!["-n", &self.name];

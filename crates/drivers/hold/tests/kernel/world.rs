@@ -51,7 +51,12 @@ impl World {
             "table inet nat {
                  chain postrouting {
                      type nat hook postrouting priority srcnat
+                     oifname outside udp dport 6000 masquerade to :20000-20039 random
                      oifname outside masquerade
+                 }
+                 chain forward {
+                     type filter hook forward priority filter
+                     ct mark set 77
                  }
              }",
         );
@@ -71,25 +76,28 @@ impl World {
 
     /// A socket of the client, bound to its address of this family.
     pub(crate) fn client_socket(&self, family: usize) -> UdpSocket {
-        let address: IpAddr = CLIENT[family].parse().unwrap();
-        self.client.enter(|| bound(SocketAddr::new(address, 0)))
+        self.client.enter(|| bound(CLIENT[family], 0))
     }
 
     /// A socket of the server.
     pub(crate) fn server_socket(&self, family: usize, port: u16) -> UdpSocket {
-        let address: IpAddr = SERVER[family].parse().unwrap();
-        self.server.enter(|| bound(SocketAddr::new(address, port)))
+        self.server.enter(|| bound(SERVER[family], port))
     }
 }
 
-fn bound(address: SocketAddr) -> UdpSocket {
-    let socket = UdpSocket::bind(address).unwrap();
+/// The server's address of this family with `port`.
+pub(crate) fn server(family: usize, port: u16) -> SocketAddr {
+    (SERVER[family].parse::<IpAddr>().unwrap(), port).into()
+}
+
+pub(crate) fn bound(address: &str, port: u16) -> UdpSocket {
+    let address: IpAddr = address.parse().unwrap();
+    let socket = UdpSocket::bind((address, port)).unwrap();
     socket.set_nonblocking(true).unwrap();
     socket
 }
 
-/// Reads until `count` packets are held. The first packets between two machines wait for each
-/// other's link address, so it is sent again and again in the meantime by `again`.
+/// Reads until `count` packets are held.
 pub(crate) fn read(holder: &mut Holder, count: usize) -> Vec<Held> {
     let mut held = Vec::new();
     until(|| {
