@@ -3,7 +3,7 @@
 //!
 //! `cargo run --release -p vnfpool-hold --example hold-cost [rounds]`
 //!
-//! Each round measures both ways in turn, so that they meet the same machine:
+//! Each round measures all ways in turn, so that they meet the same machine:
 //! - latency: the time from a connection's first datagram to its echo, one after the other;
 //! - rate: connections per second that reach the server while the client sends as fast as it can.
 
@@ -41,6 +41,27 @@ const PORTS: u32 = 40_000;
 const ECHO_PORT: u16 = 5000;
 const QUEUE_LENGTH: u32 = 16_384;
 
+/// What happens to first packets.
+#[derive(Clone, Copy, Debug)]
+enum Way {
+    Pass,
+    /// Held and released at once by a thread that goes on looking for packets for `linger` before
+    /// it sleeps.
+    Hold {
+        linger: Duration,
+    },
+}
+
+const WAYS: [Way; 3] = [
+    Way::Pass,
+    Way::Hold {
+        linger: Duration::ZERO,
+    },
+    Way::Hold {
+        linger: Duration::from_micros(50),
+    },
+];
+
 fn main() {
     let rounds = std::env::args()
         .nth(1)
@@ -63,12 +84,12 @@ fn main() {
     }";
     world.server.run("nft", "-f -", sink);
     for round in 0..rounds {
-        for holds in [false, true] {
-            let (mut times, _) = with_holder(&world, holds, || latencies(&world));
+        for way in WAYS {
+            let (mut times, _) = with_holder(&world, way, || latencies(&world));
             times.sort_unstable();
             let at = |share: f64| times[(times.len() as f64 * share) as usize];
             println!(
-                "round {round} hold {holds:5} latency us: min {} p50 {} p99 {} p99.9 {} max {}",
+                "round {round} {way:?}: latency us: min {} p50 {} p99 {} p99.9 {} max {}",
                 times[0].as_micros(),
                 at(0.5).as_micros(),
                 at(0.99).as_micros(),
@@ -76,9 +97,9 @@ fn main() {
                 times[times.len() - 1].as_micros(),
             );
         }
-        for holds in [false, true] {
-            let (rate, statistics) = with_holder(&world, holds, || rate(&world));
-            println!("round {round} hold {holds:5} {rate}{}", told(statistics));
+        for way in WAYS {
+            let (rate, statistics) = with_holder(&world, way, || rate(&world));
+            println!("round {round} {way:?}: {rate}{}", told(statistics));
         }
     }
 }
@@ -87,16 +108,16 @@ fn told(statistics: Option<Statistics>) -> String {
     statistics.map_or_else(String::new, |statistics| format!("; {statistics:?}"))
 }
 
-/// Does `work`, while packets are held and released at once if `holds`.
-fn with_holder<T>(world: &World, holds: bool, work: impl FnOnce() -> T) -> (T, Option<Statistics>) {
+/// Does `work`, while packets are held, or not.
+fn with_holder<T>(world: &World, way: Way, work: impl FnOnce() -> T) -> (T, Option<Statistics>) {
     world.gateway.run("conntrack", "-F", "");
-    if !holds {
+    let Way::Hold { linger } = way else {
         return (work(), None);
-    }
+    };
     let mut holder = world.hold(QUEUE_LENGTH);
     let is_over = AtomicBool::new(false);
     let done = std::thread::scope(|scope| {
-        scope.spawn(|| release_at_once(&mut holder, &is_over));
+        scope.spawn(|| release_at_once(&mut holder, linger, &is_over));
         let done = work();
         is_over.store(true, Ordering::Relaxed);
         done
@@ -105,19 +126,22 @@ fn with_holder<T>(world: &World, holds: bool, work: impl FnOnce() -> T) -> (T, O
     (done, Some(statistics))
 }
 
-fn release_at_once(holder: &mut Holder, is_over: &AtomicBool) {
+fn release_at_once(holder: &mut Holder, linger: Duration, is_over: &AtomicBool) {
     let patience = Timespec {
         tv_sec: 0,
         tv_nsec: 10_000_000,
     };
     let mut held = Vec::new();
+    let mut last = Instant::now();
     while !is_over.load(Ordering::Relaxed) {
-        let mut fds = [PollFd::from_borrowed_fd(holder.as_fd(), PollFlags::IN)];
-        poll(&mut fds, Some(&patience)).unwrap();
-        held.clear();
         holder.read(&mut held).unwrap();
-        if let Some(last) = held.last() {
-            holder.release_through(last.id).unwrap();
+        if let Some(newest) = held.last() {
+            holder.release_through(newest.id).unwrap();
+            last = Instant::now();
+            held.clear();
+        } else if last.elapsed() >= linger && !holder.arm().unwrap() {
+            let mut fds = [PollFd::from_borrowed_fd(holder.as_fd(), PollFlags::IN)];
+            poll(&mut fds, Some(&patience)).unwrap();
         }
     }
 }
@@ -131,8 +155,8 @@ fn latencies(world: &World) -> Vec<Duration> {
         world.client.enter(|| {
             let server = address(2, ECHO_PORT);
             let mut times = Vec::new();
-            for _ in 0..LATENCY_CONNECTIONS {
-                let client = UdpSocket::bind("10.1.0.2:0").unwrap();
+            for number in 0..LATENCY_CONNECTIONS {
+                let client = UdpSocket::bind(("10.1.0.2", 20_000 + number)).unwrap();
                 std::thread::sleep(PAUSE);
                 let begin = Instant::now();
                 client.send_to(&[1], server).unwrap();

@@ -70,9 +70,11 @@ pub enum HoldError {
         /// Name of the map or program.
         name: &'static str,
     },
-    /// A map could not be read.
-    #[error("cannot read the map '{name}'")]
+    /// A map could not be read or written.
+    #[error("cannot {attempt} the map '{name}'")]
     Map {
+        /// What was to be done.
+        attempt: &'static str,
         /// Its name.
         name: &'static str,
         /// The kernel's reason.

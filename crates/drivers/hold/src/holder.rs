@@ -124,6 +124,17 @@ impl Holder {
         Ok(())
     }
 
+    /// Makes the next packet wake whoever waits for the descriptor, once. Returns whether there is
+    /// something to read already: then do not wait.
+    ///
+    /// # Errors
+    /// As [`Holder::read`].
+    pub fn arm(&mut self) -> Result<bool, HoldError> {
+        self.observer.arm()?;
+        self.collect()?;
+        Ok(!self.unread.is_empty())
+    }
+
     /// Lets go of all held packets up to number `id`, in the order of their numbers. When this
     /// returns, they are on their way.
     ///
@@ -221,7 +232,7 @@ impl Drop for Holder {
 }
 
 impl AsFd for Holder {
-    /// Readable when there is something for [`Holder::read`].
+    /// Becomes readable with the first packet after [`Holder::arm`].
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.observer.as_fd()
     }

@@ -8,8 +8,9 @@ use std::collections::HashSet;
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::atomic::{Ordering, fence};
 
-use aya::maps::{Map, MapData, PerCpuArray, RingBuf};
+use aya::maps::{Array, Map, MapData, PerCpuArray, RingBuf};
 use aya::programs::SocketFilter;
 use aya::{Btf, Ebpf, EbpfLoader};
 use aya_obj::Object;
@@ -32,6 +33,7 @@ const POSTROUTING: u32 = 4;
 pub(crate) struct Observer {
     ring: RingBuf<MapData>,
     untold: PerCpuArray<MapData, u64>,
+    armed: Array<MapData, u32>,
     /// The programs are detached when these are closed.
     _links: Vec<OwnedFd>,
     _ebpf: Ebpf,
@@ -60,9 +62,11 @@ impl Observer {
         let links = FAMILIES.into_iter().map(attach).collect::<Result<_, _>>()?;
         let records = ebpf.take_map("records").ok_or_else(layout("records"))?;
         let untold = ebpf.take_map("untold").ok_or_else(layout("untold"))?;
+        let armed = ebpf.take_map("armed").ok_or_else(layout("armed"))?;
         Ok(Self {
             ring: RingBuf::try_from(records).map_err(|_| layout("records")())?,
             untold: PerCpuArray::try_from(untold).map_err(|_| layout("untold")())?,
+            armed: Array::try_from(armed).map_err(|_| layout("armed")())?,
             _links: links,
             _ebpf: ebpf,
         })
@@ -73,10 +77,24 @@ impl Observer {
         self.ring.next().map(|record| take(&record))
     }
 
+    /// The next record wakes whoever waits for the descriptor. What came before does not.
+    pub(crate) fn arm(&mut self) -> Result<(), HoldError> {
+        let set = self.armed.set(0, 1, 0);
+        set.map_err(|source| HoldError::Map {
+            attempt: "write",
+            name: "armed",
+            source,
+        })?;
+        // Before the ring is looked at.
+        fence(Ordering::SeqCst);
+        Ok(())
+    }
+
     /// Held packets for whose record there was no room in the ring.
     pub(crate) fn untold(&self) -> Result<u64, HoldError> {
         let per_processor = self.untold.get(&0, 0);
         let per_processor = per_processor.map_err(|source| HoldError::Map {
+            attempt: "read",
             name: "untold",
             source,
         })?;
