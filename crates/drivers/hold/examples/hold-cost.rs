@@ -5,7 +5,8 @@
 //!
 //! Each round measures all ways in turn, so that they meet the same machine:
 //! - latency: the time from a connection's first datagram to its echo, one after the other;
-//! - rate: connections per second that reach the server while the client sends as fast as it can.
+//! - new: connections per second that reach the server while the client sends as fast as it can;
+//! - established: packets per second of one connection, for which nothing is held.
 
 #![expect(clippy::print_stdout, reason = "it prints what it measures")]
 #![allow(
@@ -35,7 +36,7 @@ use crate::world::World;
 const LATENCY_CONNECTIONS: u16 = 4000;
 /// As an agent's replication keeps the machine busy in between.
 const PAUSE: Duration = Duration::from_micros(200);
-const RATE_CONNECTIONS: u32 = 200_000;
+const RATE_PACKETS: u32 = 200_000;
 /// Of each of the server's addresses.
 const PORTS: u32 = 40_000;
 const ECHO_PORT: u16 = 5000;
@@ -70,7 +71,7 @@ fn main() {
     world
         .gateway
         .enter(|| set("netfilter/nf_conntrack_udp_timeout", "300"));
-    for host in 10..=10 + RATE_CONNECTIONS / PORTS {
+    for host in 10..=10 + RATE_PACKETS / PORTS {
         world
             .server
             .ip(&format!("addr add 10.2.0.{host}/24 dev outside"));
@@ -98,8 +99,12 @@ fn main() {
             );
         }
         for way in WAYS {
-            let (rate, statistics) = with_holder(&world, way, || rate(&world));
-            println!("round {round} {way:?}: {rate}{}", told(statistics));
+            let (rate, statistics) = with_holder(&world, way, || rate(&world, PORTS));
+            println!("round {round} {way:?}: new {rate}{}", told(statistics));
+        }
+        for way in WAYS {
+            let (rate, _) = with_holder(&world, way, || rate(&world, 1));
+            println!("round {round} {way:?}: established {rate}");
         }
     }
 }
@@ -134,7 +139,7 @@ fn release_at_once(holder: &mut Holder, linger: Duration, is_over: &AtomicBool) 
     let mut held = Vec::new();
     let mut last = Instant::now();
     while !is_over.load(Ordering::Relaxed) {
-        holder.read(&mut held).unwrap();
+        holder.read(&mut held);
         if let Some(newest) = held.last() {
             holder.release_through(newest.id).unwrap();
             last = Instant::now();
@@ -177,15 +182,16 @@ fn echo(server: &UdpSocket) {
     }
 }
 
-/// New connections that reach the server, and how many of them in a second.
-fn rate(world: &World) -> String {
+/// Packets that reach the server, and how many of them in a second. They go to `ports` ports of each of
+/// its addresses in turn.
+fn rate(world: &World, ports: u32) -> String {
     let before = world.server.enter(received);
     let begin = Instant::now();
     world.client.enter(|| {
         let client = UdpSocket::bind("10.1.0.2:40000").unwrap();
-        for number in 0..RATE_CONNECTIONS {
+        for number in 0..RATE_PACKETS {
             let host = 10 + u8::try_from(number / PORTS).unwrap();
-            let port = 10_000 + u16::try_from(number % PORTS).unwrap();
+            let port = 10_000 + u16::try_from(number % ports).unwrap();
             client.send_to(&[1], address(host, port)).unwrap();
         }
     });
@@ -202,7 +208,7 @@ fn rate(world: &World) -> String {
         last
     });
     format!(
-        "{:.0} connections/s; {count} of {RATE_CONNECTIONS} arrived in {} ms, sent in {} ms",
+        "{:.0}/s; {count} of {RATE_PACKETS} arrived in {} ms, sent in {} ms",
         count as f64 / last.as_secs_f64(),
         last.as_millis(),
         sent.as_millis(),

@@ -12,8 +12,9 @@ use crate::rules::Rules;
 
 /// Most packets that a queue may hold.
 pub const QUEUE_LENGTH_MAX: u32 = 65_536;
-/// Bytes of a record in the ring, with its header, rounded up.
+/// Bytes of a record in the ring, with its header: 120, rounded up to a power of two, and less.
 const RING_BYTES_PER_RECORD: u32 = 128;
+const RING_BYTES_PER_RECORD_MIN: u32 = 64;
 /// Numbers beyond any that is given out already, and not yet wrapped.
 const IDS_AHEAD: u32 = 1 << 30;
 /// Longest name of an interface, without its NUL.
@@ -61,7 +62,7 @@ pub struct Holder {
     rules: Rules,
     observer: Observer,
     queue: Queue,
-    length: u32,
+    ring_bytes: u32,
     ticks_per_second: u32,
     held: u64,
     released: u64,
@@ -101,7 +102,7 @@ impl Holder {
             rules,
             observer,
             queue,
-            length: options.length,
+            ring_bytes,
             ticks_per_second: ticks_per_second(),
             held: 0,
             released: 0,
@@ -114,24 +115,21 @@ impl Holder {
     }
 
     /// Appends the packets that are held since the last call, in the order of their numbers.
-    /// Never blocks.
-    ///
-    /// # Errors
-    /// What the kernel refused; packets are still held, and [`Holder::release_all`] is the way out.
-    pub fn read(&mut self, out: &mut Vec<Held>) -> Result<(), HoldError> {
-        self.collect()?;
+    /// Makes no system call.
+    pub fn read(&mut self, out: &mut Vec<Held>) {
+        self.collect();
         out.append(&mut self.unread);
-        Ok(())
     }
 
     /// Makes the next packet wake whoever waits for the descriptor, once. Returns whether there is
     /// something to read already: then do not wait.
     ///
     /// # Errors
-    /// As [`Holder::read`].
+    /// What the kernel refused; packets are still held, and [`Holder::release_all`] is the way out.
     pub fn arm(&mut self) -> Result<bool, HoldError> {
+        self.queue.hush()?;
         self.observer.arm()?;
-        self.collect()?;
+        self.collect_all()?;
         Ok(!self.unread.is_empty())
     }
 
@@ -159,7 +157,7 @@ impl Holder {
     pub fn release_all(&mut self) -> Result<(), HoldError> {
         self.queue
             .accept_through(self.last_released.wrapping_add(IDS_AHEAD))?;
-        self.collect()?;
+        self.collect();
         self.release_through(self.last_collected)
     }
 
@@ -171,7 +169,7 @@ impl Holder {
         // In this order: of what the rules have counted, everything that the queue took is
         // collected.
         let queued = self.rules.queued()?;
-        self.collect()?;
+        self.collect_all()?;
         Ok(Statistics {
             held: self.held,
             released: self.released,
@@ -186,26 +184,36 @@ impl Holder {
         self.ticks_per_second
     }
 
-    /// Moves what is in the ring to `unread`. There are at most as many records as the queue is
-    /// long, and those that come in the meantime.
-    fn collect(&mut self) -> Result<(), HoldError> {
-        for _ in 0..self.length {
+    /// Moves what is in the ring to `unread`, at most a whole ring; returns whether it is empty.
+    fn collect(&mut self) -> bool {
+        for _ in 0..self.ring_bytes / RING_BYTES_PER_RECORD_MIN {
             let record = self.observer.next(|record| connection::parse(record));
             let Some((id, connection)) = record.flatten() else {
-                break;
+                return true;
             };
-            self.collect_untold(id.wrapping_sub(self.last_collected).wrapping_sub(1));
-            self.push(Held { id, connection });
+            let ahead = id.wrapping_sub(self.last_collected);
+            // Not one that was taken for untold already.
+            if ahead.cast_signed() > 0 {
+                self.collect_untold(ahead - 1);
+                self.push(Held { id, connection });
+            }
         }
-        // No record came after the last ones that found no room: there is nothing to see them by.
-        let untold = self.observer.untold()?.saturating_sub(self.untold);
-        self.collect_untold(u32::try_from(untold).unwrap_or(u32::MAX));
+        false
+    }
+
+    /// Like `collect`, with the packets that no record came after that found room: nothing else
+    /// shows that they are there.
+    fn collect_all(&mut self) -> Result<(), HoldError> {
+        if self.collect() {
+            let untold = self.observer.untold()?.saturating_sub(self.untold);
+            self.collect_untold(u32::try_from(untold).unwrap_or(u32::MAX));
+        }
         Ok(())
     }
 
     /// The next `count` packets have no record; their numbers are known all the same.
     fn collect_untold(&mut self, count: u32) {
-        for _ in 0..count.min(self.length) {
+        for _ in 0..count {
             self.untold += 1;
             self.push(Held {
                 id: self.last_collected.wrapping_add(1),
@@ -234,7 +242,7 @@ impl Drop for Holder {
 impl AsFd for Holder {
     /// Becomes readable with the first packet after [`Holder::arm`].
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.observer.as_fd()
+        self.queue.as_fd()
     }
 }
 

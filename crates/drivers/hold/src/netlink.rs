@@ -152,6 +152,14 @@ impl Socket {
         }
     }
 
+    /// Throws away the next message, if there is one.
+    pub(crate) fn discard(&self) -> Result<(), HoldError> {
+        match rustix::net::recv(&self.fd, &mut [0; 1], RecvFlags::empty()) {
+            Ok(_) | Err(Errno::INTR | Errno::AGAIN | Errno::NOBUFS) => Ok(()),
+            Err(error) => Err(failed("hear from")(error)),
+        }
+    }
+
     /// Sends messages and reads the kernel's answers to them, until nothing is left to read: the
     /// kernel answers while it is sent to. Returns the first refusal, with its sequence number.
     pub(crate) fn ask(&self, messages: &[u8]) -> Result<Result<(), (u32, Errno)>, HoldError> {

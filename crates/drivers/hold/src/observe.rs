@@ -77,7 +77,7 @@ impl Observer {
         self.ring.next().map(|record| take(&record))
     }
 
-    /// The next record wakes whoever waits for the descriptor. What came before does not.
+    /// The next record comes with a message to the queue's socket. Those before did not.
     pub(crate) fn arm(&mut self) -> Result<(), HoldError> {
         let set = self.armed.set(0, 1, 0);
         set.map_err(|source| HoldError::Map {
@@ -99,12 +99,6 @@ impl Observer {
             source,
         })?;
         Ok(per_processor.iter().sum())
-    }
-}
-
-impl AsFd for Observer {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.ring.as_fd()
     }
 }
 

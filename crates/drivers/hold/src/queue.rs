@@ -84,6 +84,11 @@ impl Queue {
         });
         self.socket.send(&self.verdict)
     }
+
+    /// The wake-up has been heard; there is one at a time.
+    pub(crate) fn hush(&self) -> Result<(), HoldError> {
+        self.socket.discard()
+    }
 }
 
 impl AsFd for Queue {

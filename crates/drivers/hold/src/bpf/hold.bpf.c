@@ -9,7 +9,8 @@
 //                 with its connection, which is in no table yet, and notes it down.
 //   hold_tell     filter of the queue's netlink socket. It sees the message with the packet's number
 //                 in the queue, puts number and note together in the ring, and drops the message:
-//                 nobody has to read it.
+//                 nobody has to read it, and nobody is woken. Only if the agent is about to sleep
+//                 the message goes on, to wake it.
 //
 // Only forwarded packets are queued, and those are handled with softirqs off from one hook to the
 // next, so the note that `hold_tell` finds on its processor is the packet's. The kernel sends the
@@ -142,8 +143,9 @@ struct {
 	__type(value, __u64);
 } untold SEC(".maps");
 
-// Whether the agent is about to sleep. Waking somebody for each packet costs more than everything
-// else here, so it is done once, for him who asked.
+// Whether the agent is about to sleep. Waking it for each packet costs more than everything else
+// here, so it is done once. The socket's wake-up is cheaper than the ring's, which takes an
+// interrupt.
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);
@@ -223,26 +225,11 @@ struct message {
 	__be32 packet_id;
 };
 
-// Only after the record is in the ring, which is a full barrier: the agent arms first and then looks
-// into the ring, so one of the two sees the other.
-static __always_inline void wake_if_armed(void)
-{
-	__u32 zero = 0;
-	volatile __u32 *is_armed = bpf_map_lookup_elem(&armed, &zero);
-	void *nothing;
-
-	if (!is_armed || !*is_armed)
-		return;
-	*is_armed = 0;
-	nothing = bpf_ringbuf_reserve(&records, 8, 0);
-	if (nothing)
-		bpf_ringbuf_discard(nothing, BPF_RB_FORCE_WAKEUP);
-}
-
 SEC("socket")
 int hold_tell(struct __sk_buff *skb)
 {
 	struct message message;
+	volatile __u32 *is_armed;
 	struct record *note;
 	__u64 *count;
 	__u32 zero = 0;
@@ -253,15 +240,20 @@ int hold_tell(struct __sk_buff *skb)
 		return 0;
 	note = bpf_map_lookup_elem(&notes, &zero);
 	count = bpf_map_lookup_elem(&untold, &zero);
-	if (!note || !count)
+	is_armed = bpf_map_lookup_elem(&armed, &zero);
+	if (!note || !count || !is_armed)
 		return 0;
 	note->id = bpf_ntohl(message.packet_id);
 	if (bpf_ringbuf_output(&records, note, sizeof(*note), BPF_RB_NO_WAKEUP))
 		++*count;
 	// Used up.
 	note->original.family = 0;
-	wake_if_armed();
-	return 0;
+	// After the record, whose way into the ring is a full barrier: the agent arms first and looks into
+	// the ring then, so one of the two sees the other.
+	if (!*is_armed)
+		return 0;
+	*is_armed = 0;
+	return skb->len;
 }
 
 // `bpf_probe_read_kernel` is for programs that say they are compatible with the GPL. This one is,

@@ -2,7 +2,9 @@
 
 use std::io::ErrorKind;
 use std::net::{TcpListener, UdpSocket};
+use std::os::fd::AsFd;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use vnfpool_hold::{Connection, Holder};
 
@@ -20,7 +22,7 @@ const SYN_SENT: u8 = 1;
 /// Nothing more is held.
 fn assert_nothing_held(holder: &mut Holder) {
     let mut more = Vec::new();
-    holder.read(&mut more).unwrap();
+    holder.read(&mut more);
     assert_eq!(more, []);
 }
 
@@ -158,6 +160,68 @@ fn packets_of_one_connection_wait_for_each_other_and_leave_in_order() {
         assert_eq!(receive(&server_socket).0, [byte]);
     }
     assert_eq!(holder.statistics().unwrap().released, 3);
+}
+
+#[test]
+fn the_first_packet_after_it_was_asked_for_wakes_and_no_other() {
+    let world = World::new();
+    let mut holder = world.hold(64);
+    let send = || {
+        world
+            .client_socket(0)
+            .send_to(b"new", server(0, 5000))
+            .unwrap()
+    };
+    let is_awake = |holder: &Holder| {
+        let mut fds = [PollFd::from_borrowed_fd(holder.as_fd(), PollFlags::IN)];
+        poll(&mut fds, Some(&Timespec::default())).unwrap() == 1
+    };
+    send();
+    read(&mut holder, 1);
+    assert!(!is_awake(&holder), "nobody asked");
+    assert!(!holder.arm().unwrap());
+    send();
+    until(|| is_awake(&holder));
+    assert!(holder.arm().unwrap(), "there is something to read");
+    assert!(!is_awake(&holder));
+    read(&mut holder, 1);
+}
+
+#[test]
+fn packets_whose_records_found_no_room_are_told_by_their_numbers() {
+    let world = World::new();
+    let mut holder = world.hold(4);
+    let server_socket = world.server_socket(0, 5000);
+    // Released without having been read: the ring has a page, which is less than a hundred records.
+    for id in 1..=100 {
+        world
+            .client_socket(0)
+            .send_to(b"new", server(0, 5000))
+            .unwrap();
+        until(|| {
+            holder.release_through(id - 1).unwrap();
+            world.gateway.enter(|| queue_has(id))
+        });
+        holder.release_through(id).unwrap();
+        receive(&server_socket);
+    }
+    assert!(holder.arm().unwrap());
+    let held = read(&mut holder, 100);
+    assert!(held.iter().map(|packet| packet.id).eq(1..=100));
+    let unmatched = held
+        .iter()
+        .filter(|packet| packet.connection.is_none())
+        .count();
+    assert!(unmatched > 0 && unmatched < 100, "{unmatched}");
+    assert_eq!(holder.statistics().unwrap().unmatched, unmatched as u64);
+}
+
+/// Whether the queue has given out number `id` and holds a packet.
+fn queue_has(id: u32) -> bool {
+    let queues =
+        std::fs::read_to_string("/proc/thread-self/net/netfilter/nfnetlink_queue").unwrap();
+    let fields: Vec<&str> = queues.split_whitespace().collect();
+    fields[2] == "1" && fields[7] == id.to_string()
 }
 
 #[test]
