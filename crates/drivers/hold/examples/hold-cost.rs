@@ -88,13 +88,13 @@ fn main() {
         for way in WAYS {
             let (mut times, _) = with_holder(&world, way, || latencies(&world));
             times.sort_unstable();
-            let at = |share: f64| times[(times.len() as f64 * share) as usize];
+            let at = |per_mille: usize| times[times.len() * per_mille / 1000];
             println!(
                 "round {round} {way:?}: latency us: min {} p50 {} p99 {} p99.9 {} max {}",
                 times[0].as_micros(),
-                at(0.5).as_micros(),
-                at(0.99).as_micros(),
-                at(0.999).as_micros(),
+                at(500).as_micros(),
+                at(990).as_micros(),
+                at(999).as_micros(),
                 times[times.len() - 1].as_micros(),
             );
         }

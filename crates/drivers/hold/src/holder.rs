@@ -187,7 +187,7 @@ impl Holder {
     /// Moves what is in the ring to `unread`, at most a whole ring; returns whether it is empty.
     fn collect(&mut self) -> bool {
         for _ in 0..self.ring_bytes / RING_BYTES_PER_RECORD_MIN {
-            let record = self.observer.next(|record| connection::parse(record));
+            let record = self.observer.next(connection::parse);
             let Some((id, connection)) = record.flatten() else {
                 return true;
             };
