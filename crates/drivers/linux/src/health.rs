@@ -49,7 +49,7 @@ pub enum TableFamily {
 }
 
 impl TableFamily {
-    const fn number(self) -> u8 {
+    pub(crate) const fn number(self) -> u8 {
         match self {
             Self::Inet => 1,
             Self::Ip => 2,
@@ -96,11 +96,10 @@ pub(crate) fn nftables_answers() -> bool {
 }
 
 fn ask_for_table(family: TableFamily, table: &str) -> io::Result<()> {
-    const NFNL_SUBSYS_NFTABLES: u16 = 10;
     const NFT_MSG_GETTABLE: u16 = 1;
     const NFTA_TABLE_NAME: u16 = 1;
     let body = Body::new(&[family.number(), 0, 0, 0]).text(NFTA_TABLE_NAME, table);
-    let kind = NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_GETTABLE;
+    let kind = netlink::NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_GETTABLE;
     netlink::request(netlink::NETFILTER, kind, ACK, &body).map(drop)
 }
 

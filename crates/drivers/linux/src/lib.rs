@@ -14,6 +14,7 @@ mod frames;
 pub mod health;
 pub mod link_watch;
 pub mod links;
+pub mod nat_map;
 mod netlink;
 mod packet;
 pub mod preflight;

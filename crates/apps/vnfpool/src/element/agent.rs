@@ -21,6 +21,7 @@ use vnfpool_wire::datagram::NodeId;
 
 pub(super) use self::configure::paths_to;
 use self::faults::Faults;
+use super::blocks::Blocks;
 use super::hooks::{Call, HookKind, HookRunner, RolesTold};
 use super::inheritance::SetupKeeper;
 use super::mesh::Mesh;
@@ -57,6 +58,7 @@ pub(crate) struct Agent {
     pub(super) pulse: Pulse,
     pub(super) sync: Arc<SyncHub>,
     pub(super) mesh: Arc<Mesh>,
+    pub(super) blocks: Blocks,
     pub(super) hooks: HookRunner,
     pub(super) rejections: Arc<RejectionCounters>,
     /// Rung when roles or connections have changed.
@@ -96,6 +98,7 @@ pub(super) struct Parts {
     pub(super) pulse: Pulse,
     pub(super) sync: Arc<SyncHub>,
     pub(super) mesh: Arc<Mesh>,
+    pub(super) blocks: Blocks,
     pub(super) rejections: Arc<RejectionCounters>,
     pub(super) plane: Arc<Mutex<Option<DataPlane>>>,
     pub(super) realtime: Arc<Mutex<String>>,
@@ -112,6 +115,7 @@ impl Agent {
             pulse: parts.pulse,
             sync: parts.sync,
             mesh: parts.mesh,
+            blocks: parts.blocks,
             hooks,
             rejections: parts.rejections,
             changed: Notify::new(),
@@ -143,7 +147,7 @@ impl Agent {
     }
 
     /// What keeps the configuration from being carried out; the element cannot serve with it.
-    fn set_setup_fault(&self, fault: Option<String>) {
+    pub(super) fn set_setup_fault(&self, fault: Option<String>) {
         let tell = |able| self.pulse.input_all(Input::Able(able));
         if !self.faults.set_setup(fault.as_deref(), tell) {
             return;
@@ -272,6 +276,7 @@ impl Agent {
     pub(super) fn report(&self) -> ElementReport {
         let faults = self.faults.list();
         let (view, figures, at) = (self.pulse.view(), self.sync.figures(), now());
+        let blocks = self.blocks.in_map();
         let slots = view.slots.iter().map(|(id, slot)| {
             let figures = figures.get(id).copied().unwrap_or_default();
             let margin = slot.lease_margin.map_or(0, |m| m.as_micros());
@@ -290,6 +295,7 @@ impl Agent {
                 sync_lag_us: u64::try_from(lag.as_micros()).unwrap_or(u64::MAX),
                 silence_excess_us: u64::try_from(slot.silence_excess.as_micros())
                     .unwrap_or(u64::MAX),
+                port_block: blocks.get(id).copied().map(u32::from),
             }
         });
         ElementReport {
@@ -385,6 +391,7 @@ impl Agent {
             } => {
                 let peer = peer.map_or(0, |p| p.node.0);
                 tracing::info!(slot = name, %epoch, %role, peer, cause = cause.as_str(), "role");
+                self.blocks.tell_role(slot, role == Role::Active);
                 self.tell_role(slot, epoch, role, cause.as_str());
                 self.changed.notify_one();
             }

@@ -12,6 +12,7 @@
 //! Only `pulse` is on the way of a takeover; everything else may be slow without doing harm.
 
 mod agent;
+mod blocks;
 mod control;
 mod departure;
 mod figures;
@@ -48,6 +49,7 @@ use vnfpool_transport::token::Token;
 use vnfpool_transport::{Identity, RejectionCounters};
 
 use self::agent::{Agent, Parts};
+use self::blocks::Blocks;
 use self::inheritance::{Estate, Inherited, SetupKeeper};
 use self::mesh::Mesh;
 use self::plane::DataPlane;
@@ -195,6 +197,7 @@ async fn serve_behind(start: Start) -> anyhow::Result<()> {
         Arc::clone(&rejections),
         continuity,
     )?;
+    let blocks = Blocks::start(config.element.clone(), &config.dir)?;
     let agent = Arc::new(Agent::new(Parts {
         config,
         credentials,
@@ -202,6 +205,7 @@ async fn serve_behind(start: Start) -> anyhow::Result<()> {
         pulse: pulse.clone(),
         sync,
         mesh,
+        blocks,
         rejections,
         plane: Arc::clone(&plane),
         realtime,
