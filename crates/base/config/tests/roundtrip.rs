@@ -53,6 +53,12 @@ fn the_pool_example_is_read() {
             "fd00:2::fe/64 00:00:5e:00:02:0c",
         ]
     );
+    let blocks = slot.port_blocks.as_ref().unwrap();
+    assert_eq!(blocks.count(), 8);
+    let (gw1, gw2) = ("gw1".parse().unwrap(), "gw2".parse().unwrap());
+    let of = |element| [0, 3, 4].map(|turn| blocks.block(element, turn).unwrap());
+    assert_eq!((of(&gw1), of(&gw2)), ([0, 3, 0], [4, 7, 4]));
+    assert_eq!(blocks.map.chain(7), "vnfpool_main_7");
     assert_eq!(advice(&pool), Vec::<String>::new());
 }
 

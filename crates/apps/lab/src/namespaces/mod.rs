@@ -15,8 +15,8 @@ pub use lab::{Lab, Stale};
 pub use namespace::Namespace;
 pub(crate) use record::{ProcessMark, Record};
 pub(crate) use rtnl::interface_index;
-pub(crate) use ruleset::ruleset;
 pub use ruleset::TABLE;
+pub(crate) use ruleset::ruleset;
 pub(crate) use ruleset::{BLOCK_MAP, BLOCKS_EACH};
 pub(crate) use topology::MONITOR_MAC;
 pub use topology::{
