@@ -10,6 +10,7 @@
 
 pub mod addresses;
 pub mod announce;
+pub mod control_socket;
 mod frames;
 pub mod health;
 pub mod link_watch;

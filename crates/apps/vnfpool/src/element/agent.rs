@@ -22,6 +22,7 @@ use vnfpool_wire::datagram::NodeId;
 pub(super) use self::configure::paths_to;
 use self::faults::Faults;
 use super::blocks::Blocks;
+use super::drain;
 use super::hooks::{Call, HookKind, HookRunner, RolesTold};
 use super::inheritance::SetupKeeper;
 use super::mesh::Mesh;
@@ -310,24 +311,32 @@ impl Agent {
     pub(super) fn switch_over(self: &Arc<Self>, command: &SwitchoverCommand) {
         let slot = SlotId(command.slot);
         tracing::info!(%slot, reason = command.reason, "switchover");
+        let (agent, id) = (Arc::clone(self), command.id);
+        tokio::spawn(async move {
+            let serves = agent.to_hand_over().contains(&slot);
+            let drain = agent.config.drain.clone().filter(|_| serves);
+            let hand_over = agent.hand_over_for(slot, id);
+            drain::around(drain, hand_over).await;
+        });
+    }
+
+    /// Hands a slot over because the manager's command `id` says so, and answers it.
+    async fn hand_over_for(&self, slot: SlotId, id: u64) {
         let asked = Asked {
             slot,
-            id: command.id,
+            id,
             since: Instant::now(),
         };
         self.state().switchovers.push(asked);
-        let agent = Arc::clone(self);
-        tokio::spawn(async move {
-            while asked.since.elapsed() < SWITCHOVER_TIME_MAX {
-                if !agent.state().switchovers.contains(&asked) {
-                    return;
-                }
-                agent.pulse.input(slot, Input::HandOver);
-                tokio::time::sleep(ASK_AGAIN).await;
+        while asked.since.elapsed() < SWITCHOVER_TIME_MAX {
+            if !self.state().switchovers.contains(&asked) {
+                return;
             }
-            let text = "the successor did not take over in time";
-            agent.end_switchovers(|waiting| waiting == asked, false, text);
-        });
+            self.pulse.input(slot, Input::HandOver);
+            tokio::time::sleep(ASK_AGAIN).await;
+        }
+        let text = "the successor did not take over in time";
+        self.end_switchovers(|waiting| waiting == asked, false, text);
     }
 
     /// A handover was refused. A successor that was armed just now has not been heard in this

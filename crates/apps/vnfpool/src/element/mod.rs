@@ -15,6 +15,7 @@ mod agent;
 mod blocks;
 mod control;
 mod departure;
+mod drain;
 mod figures;
 mod health;
 mod hooks;
