@@ -390,3 +390,29 @@ fn port_blocks_are_checked() {
         ]
     );
 }
+
+#[test]
+fn sockets_of_functions_are_checked() {
+    let with = |parts: &str| replaced(ELEMENT, "[hooks]", &format!("{parts}\n[hooks]"));
+    let errors = |parts: &str| {
+        let errors = element_errors(&with(parts));
+        // The lines are those behind the example's; the texts are what matters.
+        let texts = errors.iter().filter_map(|error| error.split_once(' '));
+        texts.map(|(_, text)| text.to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        errors("[health.probe]\nsocket = \"/run/x\"\ncommand = [\"x\"]\nsend = \"a\\nb\"\n"),
+        [
+            "missing key `expect` in [health.probe] [add expect = \"…\"]",
+            "command: a probe with a socket has none [remove one of them]",
+            "send: expected a single line",
+        ]
+    );
+    assert_eq!(
+        errors("[drain]\nsocket = \"/run/x\"\nbegin = \"\"\nend = \"b\"\ntime_ms = 60000\n"),
+        [
+            "begin: expected a text in quotes, found \"\" [it must not be empty]",
+            "time_ms: expected a whole number from 1 to 3000, found 60000",
+        ]
+    );
+}
