@@ -21,6 +21,8 @@ use vnfpool_wire::datagram::NodeId;
 
 pub(super) use self::configure::paths_to;
 use self::faults::Faults;
+use super::blocks::Blocks;
+use super::drain;
 use super::hooks::{Call, HookKind, HookRunner, RolesTold};
 use super::inheritance::SetupKeeper;
 use super::mesh::Mesh;
@@ -57,6 +59,7 @@ pub(crate) struct Agent {
     pub(super) pulse: Pulse,
     pub(super) sync: Arc<SyncHub>,
     pub(super) mesh: Arc<Mesh>,
+    pub(super) blocks: Blocks,
     pub(super) hooks: HookRunner,
     pub(super) rejections: Arc<RejectionCounters>,
     /// Rung when roles or connections have changed.
@@ -96,6 +99,7 @@ pub(super) struct Parts {
     pub(super) pulse: Pulse,
     pub(super) sync: Arc<SyncHub>,
     pub(super) mesh: Arc<Mesh>,
+    pub(super) blocks: Blocks,
     pub(super) rejections: Arc<RejectionCounters>,
     pub(super) plane: Arc<Mutex<Option<DataPlane>>>,
     pub(super) realtime: Arc<Mutex<String>>,
@@ -112,6 +116,7 @@ impl Agent {
             pulse: parts.pulse,
             sync: parts.sync,
             mesh: parts.mesh,
+            blocks: parts.blocks,
             hooks,
             rejections: parts.rejections,
             changed: Notify::new(),
@@ -143,7 +148,7 @@ impl Agent {
     }
 
     /// What keeps the configuration from being carried out; the element cannot serve with it.
-    fn set_setup_fault(&self, fault: Option<String>) {
+    pub(super) fn set_setup_fault(&self, fault: Option<String>) {
         let tell = |able| self.pulse.input_all(Input::Able(able));
         if !self.faults.set_setup(fault.as_deref(), tell) {
             return;
@@ -272,6 +277,7 @@ impl Agent {
     pub(super) fn report(&self) -> ElementReport {
         let faults = self.faults.list();
         let (view, figures, at) = (self.pulse.view(), self.sync.figures(), now());
+        let blocks = self.blocks.in_map();
         let slots = view.slots.iter().map(|(id, slot)| {
             let figures = figures.get(id).cloned().unwrap_or_default();
             let margin = slot.lease_margin.map_or(0, |m| m.as_micros());
@@ -288,6 +294,7 @@ impl Agent {
                 sync_lag_us: u64::try_from(lag.as_micros()).unwrap_or(u64::MAX),
                 silence_excess_us: u64::try_from(slot.silence_excess.as_micros())
                     .unwrap_or(u64::MAX),
+                port_block: blocks.get(id).copied().map(u32::from),
             }
         });
         ElementReport {
@@ -302,24 +309,32 @@ impl Agent {
     pub(super) fn switch_over(self: &Arc<Self>, command: &SwitchoverCommand) {
         let slot = SlotId(command.slot);
         tracing::info!(%slot, reason = command.reason, "switchover");
+        let (agent, id) = (Arc::clone(self), command.id);
+        tokio::spawn(async move {
+            let serves = agent.to_hand_over().contains(&slot);
+            let drain = agent.config.drain.clone().filter(|_| serves);
+            let hand_over = agent.hand_over_for(slot, id);
+            drain::around(drain, hand_over).await;
+        });
+    }
+
+    /// Hands a slot over because the manager's command `id` says so, and answers it.
+    async fn hand_over_for(&self, slot: SlotId, id: u64) {
         let asked = Asked {
             slot,
-            id: command.id,
+            id,
             since: Instant::now(),
         };
         self.state().switchovers.push(asked);
-        let agent = Arc::clone(self);
-        tokio::spawn(async move {
-            while asked.since.elapsed() < SWITCHOVER_TIME_MAX {
-                if !agent.state().switchovers.contains(&asked) {
-                    return;
-                }
-                agent.pulse.input(slot, Input::HandOver);
-                tokio::time::sleep(ASK_AGAIN).await;
+        while asked.since.elapsed() < SWITCHOVER_TIME_MAX {
+            if !self.state().switchovers.contains(&asked) {
+                return;
             }
-            let text = "the successor did not take over in time";
-            agent.end_switchovers(|waiting| waiting == asked, false, text);
-        });
+            self.pulse.input(slot, Input::HandOver);
+            tokio::time::sleep(ASK_AGAIN).await;
+        }
+        let text = "the successor did not take over in time";
+        self.end_switchovers(|waiting| waiting == asked, false, text);
     }
 
     /// A handover was refused. A successor that was armed just now has not been heard in this
@@ -383,6 +398,7 @@ impl Agent {
             } => {
                 let peer = peer.map_or(0, |p| p.node.0);
                 tracing::info!(slot = name, %epoch, %role, peer, cause = cause.as_str(), "role");
+                self.blocks.tell_role(slot, role == Role::Active);
                 self.tell_role(slot, epoch, role, cause.as_str());
                 self.changed.notify_one();
             }
