@@ -168,7 +168,7 @@ pub struct SlotSpec {
     /// The element that should serve when everything is well.
     pub preferred: Option<ElementId>,
     /// Whose ports are which, if the agents keep that apart in the ruleset.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     pub port_blocks: Option<PortBlocks>,
 }
 

@@ -127,6 +127,13 @@ fn the_map_is_kept() {
         assert_eq!(nft(&site, Gw1, &chain).code, Some(0));
     }
     site.wait_armed();
+    // The manager has it all from its store.
+    site.manager().kill();
+    site.start_manager();
+    wait("the blocks in status", || {
+        let line = site.operate(&["status"]);
+        line.contains("of 4 port blocks gw1").then_some(())
+    });
     site.ends_well();
 }
 
