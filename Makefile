@@ -11,7 +11,7 @@ VNFPOOL := target/release/vnfpool
 
 # The parts of a target run one after the other, also under `make -j`.
 .NOTPARALLEL:
-.PHONY: help root setup setup-bench build demo test lint prove prove-sim prove-worlds bench matrix clean-lab
+.PHONY: help root setup setup-bench build demo test lint prove prove-sim prove-worlds bench bench-state matrix clean-lab
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -54,6 +54,9 @@ prove-worlds:
 
 bench: root setup-bench build ## Measure the figures beside keepalived's (root; hours, 40 minutes of them load-long; writes vnfpool-bench.md)
 	$(VNFPOOL) bench
+
+bench-state: root setup-bench build ## Measure state replication beside conntrackd's (root; an hour; writes vnfpool-bench-state.md)
+	$(VNFPOOL) bench state
 
 matrix: root setup-bench build ## Every fault there is, beside keepalived (root; half an hour; writes vnfpool-matrix.html, .md)
 	$(VNFPOOL) lab matrix --html --markdown

@@ -27,6 +27,7 @@ mod rival;
 mod run;
 mod scenarios;
 mod signals;
+mod state_bench;
 mod system;
 #[cfg(test)]
 mod tests;
@@ -52,6 +53,7 @@ pub use namespaces::{
 pub use observe::Observer;
 pub use report::{DemoReport, FamilySummary, Resident, Spread, StepReport, StepsSummary, Summary};
 pub use run::{Rival, RunOptions, Scheduling, lab_run};
+pub use state_bench::{StateOptions, StateRow, bench_state};
 pub use traffic::Download;
 pub use vnfpool::{Profile, TakeoverSteps, element_file};
 

@@ -121,6 +121,22 @@ pub(crate) fn resident_kib(processes: &[ProcessMark]) -> u64 {
     processes.iter().filter_map(of).sum()
 }
 
+/// The processor time that processes have used together, with all their threads, in seconds: user and
+/// system time, to the hundredth of a second that the kernel tells.
+pub(crate) fn cpu_seconds(processes: &[ProcessMark]) -> f64 {
+    let of = |process: &ProcessMark| {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", process.pid)).ok()?;
+        // The second field is the name in brackets and may hold anything; utime and stime are the
+        // 14th and the 15th.
+        let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
+        let mut next = || fields.next()?.parse::<u32>().ok();
+        Some(f64::from(next()?) + f64::from(next()?))
+    };
+    let ticks: f64 = processes.iter().filter_map(of).sum();
+    // USER_HZ is 100 on every architecture that we know.
+    ticks / 100.0
+}
+
 /// The end of a log, for an error message.
 pub(crate) fn last_lines(log: &Path) -> String {
     let text = fs::read_to_string(log).unwrap_or_default();

@@ -91,6 +91,19 @@ pub struct SlotStatus {
     /// With `lease = "auto"`: why it is that long, in a sentence.
     #[serde(default)]
     pub lease_reason: Option<String>,
+    /// The blocks of ports, if the slot has some.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port_blocks: Option<PortBlocksStatus>,
+}
+
+/// Which block of ports new connections get (docs/decisions/0022).
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct PortBlocksStatus {
+    /// How many the ruleset has to have.
+    pub count: usize,
+    /// The number of the block that each element has in its map: the active uses it, the others
+    /// would.
+    pub in_map: BTreeMap<ElementId, u32>,
 }
 
 /// An element now, as far as the manager has heard.

@@ -19,8 +19,8 @@ pub mod server;
 
 pub use api::{
     Applied, AuditEntry, ElementStatus, Event, FenceRequest, ManagerStatus, PardonRequest,
-    PoolStatus, QuarantineStatus, SlotStatus, Status, SwitchoverDone, SwitchoverRequest, Token,
-    TokenRequest,
+    PoolStatus, PortBlocksStatus, QuarantineStatus, SlotStatus, Status, SwitchoverDone,
+    SwitchoverRequest, Token, TokenRequest,
 };
 pub use operations::{EventStream, Operations};
 pub use problem::{Code, Fault, Problem};

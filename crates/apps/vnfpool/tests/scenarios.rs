@@ -103,6 +103,7 @@ scenarios! {
     switchover "switchover",
     switchback "switchback",
     manager_kill "manager-kill",
+    nat_ports "nat-ports",
     vnf_fail "vnf-fail",
     quorum_loss "quorum-loss",
 }

@@ -24,7 +24,9 @@ use std::path::PathBuf;
 
 use vnfpool_model::{ElementId, PoolHandle};
 
-pub use parts::{Family, GateDriver, Health, Hooks, Lan, Path, Probe, Realtime, Ruleset, Sdk};
+pub use parts::{
+    Drain, Family, GateDriver, Health, Hooks, Lan, Path, Probe, ProbeTest, Realtime, Ruleset, Sdk,
+};
 
 use crate::diagnostic::Diagnostics;
 use crate::manager::read_metrics;
@@ -61,6 +63,8 @@ pub struct ElementConfig {
     pub paths: Vec<Path>,
     /// How the health of the function is judged.
     pub health: Health,
+    /// How the function is drained before a planned handover; none: it is not.
+    pub drain: Option<Drain>,
     /// The operator's commands on changes of role.
     pub hooks: Hooks,
     /// Where `/metrics` is served; none turns it off.
@@ -127,6 +131,7 @@ fn read_file(root: Table<'_>) -> Option<ElementConfig> {
         .map(parts::read_path)
         .collect();
     let health = root.table("health").map(parts::read_health);
+    let drain = root.table("drain").map(parts::read_drain);
     let hooks = root.table("hooks").map(parts::read_hooks);
     let metrics = root.table("metrics").and_then(read_metrics);
     let gate = root.table("gate").map(parts::read_gate);
@@ -162,6 +167,10 @@ fn read_file(root: Table<'_>) -> Option<ElementConfig> {
         lans: lans.into_iter().collect::<Option<_>>()?,
         paths: paths.into_iter().collect::<Option<_>>()?,
         health: health.unwrap_or_default(),
+        drain: match drain {
+            Some(read) => Some(read?),
+            None => None,
+        },
         hooks: hooks.unwrap_or_default(),
         metrics,
         gate: gate.unwrap_or_default(),

@@ -20,8 +20,8 @@ mod value;
 pub use check::{Checked, check_any};
 pub use diagnostic::{Diagnostic, Diagnostics};
 pub use element::{
-    ElementConfig, ElementFile, ElementPorts, Family, GateDriver, Health, Hooks, Lan, Path, Probe,
-    Realtime, Ruleset, Sdk,
+    Drain, ElementConfig, ElementFile, ElementPorts, Family, GateDriver, Health, Hooks, Lan, Path,
+    Probe, ProbeTest, Realtime, Ruleset, Sdk,
 };
 pub use manager::{Fencing, ManagerConfig, ManagerFile, ManagerPorts};
 pub use overlap::{Conflict, overlaps};

@@ -11,6 +11,7 @@
 //! [[slot]]
 //! name = "main"
 //! preferred = "gw1"
+//! port_blocks = { map = "inet gateway vnfpool_main", elements = ["gw1", "gw2"], blocks_each = 4 }
 //!
 //! [[slot.address]]
 //! address = "10.1.0.254/24"
@@ -24,8 +25,8 @@ use std::num::NonZeroU8;
 
 use ipnet::IpNet;
 use vnfpool_model::{
-    LeaseBounds, OnQuorumLoss, PoolSpec, SlotSpec, Switchback, Timing, VirtualAddress,
-    VirtualRouterId,
+    LeaseBounds, NatMap, OnQuorumLoss, PoolSpec, PortBlocks, SlotSpec, Switchback, Timing,
+    VirtualAddress, VirtualRouterId,
 };
 
 use crate::diagnostic::Diagnostics;
@@ -201,6 +202,7 @@ fn read_slot(table: Table<'_>) -> Option<SlotSpec> {
     let name = table.required("name");
     let preferred = table.optional("preferred");
     let is_preferred_wrong = table.has("preferred") && preferred.is_none();
+    let port_blocks = table.table("port_blocks").map(read_port_blocks);
     let addresses: Option<Vec<VirtualAddress>> = table
         .tables("address")
         .into_iter()
@@ -216,6 +218,23 @@ fn read_slot(table: Table<'_>) -> Option<SlotSpec> {
         name: name?,
         addresses: addresses?,
         preferred,
+        port_blocks: match port_blocks {
+            Some(read) => Some(read?),
+            None => None,
+        },
+    })
+}
+
+fn read_port_blocks(table: Table<'_>) -> Option<PortBlocks> {
+    let map = table.required("map");
+    let elements = table.required("elements");
+    let each = table.optional::<Number<2, BLOCKS_EACH_MAX>>("blocks_each");
+    table.finish();
+    let blocks_each = each.map_or(BLOCKS_EACH, |each| u16::from(each.to_u8()));
+    Some(PortBlocks {
+        map: map?,
+        elements: elements?,
+        blocks_each,
     })
 }
 
@@ -268,6 +287,21 @@ fn render_into(text: &mut String, spec: &PoolSpec) -> std::fmt::Result {
         if let Some(preferred) = &slot.preferred {
             writeln!(text, "preferred = {}", quoted(preferred.as_str()))?;
         }
+        if let Some(blocks) = &slot.port_blocks {
+            let NatMap {
+                family,
+                table,
+                name,
+            } = &blocks.map;
+            let elements: Vec<_> = blocks.elements.iter().map(|e| quoted(e.as_str())).collect();
+            writeln!(
+                text,
+                "port_blocks = {{ map = {}, elements = [{}], blocks_each = {} }}",
+                quoted(&format!("{family} {table} {name}")),
+                elements.join(", "),
+                blocks.blocks_each
+            )?;
+        }
         for address in &slot.addresses {
             writeln!(text, "\n[[slot.address]]")?;
             writeln!(text, "address = \"{}\"", address.address)?;
@@ -294,6 +328,10 @@ pub(crate) fn quoted(text: &str) -> String {
 /// Bounds of `lease = "auto"` where the file has none.
 const AUTO_MIN_MS: u32 = 20;
 const AUTO_MAX_MS: u32 = 250;
+
+/// Blocks of an element where the file does not say.
+const BLOCKS_EACH: u16 = 4;
+const BLOCKS_EACH_MAX: u32 = 64;
 
 /// Heartbeats in a lease when only one of the two is given.
 const LEASE_HEARTBEATS: u32 = 5;

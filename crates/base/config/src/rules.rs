@@ -5,7 +5,8 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use vnfpool_model::{
-    LeaseBounds, OnQuorumLoss, PoolHandle, PoolSpec, SlotSpec, Timing, VirtualAddress,
+    LeaseBounds, NatMap, OnQuorumLoss, PoolHandle, PoolSpec, PortBlocks, SlotSpec, Timing,
+    VirtualAddress,
 };
 
 use crate::PoolFile;
@@ -181,6 +182,9 @@ fn check_slot(path: &str, slot: &SlotSpec, findings: &mut Vec<Finding>) {
         findings.push(Finding::new(format!("{path}.address"), message));
         return;
     }
+    if let Some(blocks) = &slot.port_blocks {
+        check_port_blocks(path, slot, blocks, findings);
+    }
     for (index, address) in slot.addresses.iter().enumerate() {
         let path = format!("{path}.address.{index}");
         if let Some(reason) = unusable(address.address) {
@@ -191,6 +195,47 @@ fn check_slot(path: &str, slot: &SlotSpec, findings: &mut Vec<Finding>) {
             findings.push(Finding::new(format!("{path}.lan"), format!("lan: {error}")));
         }
         check_witnesses(&path, slot, address, findings);
+    }
+}
+
+fn check_port_blocks(
+    path: &str,
+    slot: &SlotSpec,
+    blocks: &PortBlocks,
+    findings: &mut Vec<Finding>,
+) {
+    let path = format!("{path}.port_blocks");
+    let elements = &blocks.elements;
+    let twice = elements
+        .iter()
+        .enumerate()
+        .find(|(i, e)| elements[..*i].contains(e));
+    if let Some((_, element)) = twice {
+        let message = format!("elements: '{element}' is there twice");
+        findings.push(Finding::new(format!("{path}.elements"), message));
+    }
+    if elements.len() < 2 {
+        let finding = Finding::new(
+            format!("{path}.elements"),
+            "elements: at least two, or nobody could take the slot over",
+        );
+        findings.push(finding.help("name every element of the pool: each has blocks of its own"));
+    }
+    if blocks.count() > BLOCKS_MAX {
+        let message = format!(
+            "a slot has at most {BLOCKS_MAX} port blocks, found {} elements with {} each",
+            elements.len(),
+            blocks.blocks_each
+        );
+        let finding = Finding::new(format!("{path}.blocks_each"), message);
+        findings.push(finding.help("more blocks than that leave each too few ports"));
+    }
+    if let Some(preferred) = &slot.preferred
+        && !elements.contains(preferred)
+    {
+        let message = format!("elements: the preferred element '{preferred}' is missing");
+        let finding = Finding::new(format!("{path}.elements"), message);
+        findings.push(finding.help("an element without blocks cannot serve"));
     }
 }
 
@@ -230,10 +275,19 @@ fn check_uniqueness(spec: &PoolSpec, findings: &mut Vec<Finding>) {
     let mut names: BTreeMap<&str, usize> = BTreeMap::new();
     let mut owners: BTreeMap<IpAddr, &str> = BTreeMap::new();
     let mut routers: BTreeMap<(&str, u8), (usize, &str)> = BTreeMap::new();
+    let mut maps: Vec<(&NatMap, &str)> = Vec::new();
     for (slot_index, slot) in spec.slots.iter().enumerate() {
         if names.insert(slot.name.as_str(), slot_index).is_some() {
             let message = format!("name: slot '{}' is there twice", slot.name);
             findings.push(Finding::new(format!("slot.{slot_index}.name"), message));
+        }
+        if let Some(PortBlocks { map, .. }) = &slot.port_blocks {
+            if let Some((_, owner)) = maps.iter().find(|(known, _)| *known == map) {
+                let message = format!("map: '{}' is already the map of slot '{owner}'", map.name);
+                let finding = Finding::new(format!("slot.{slot_index}.port_blocks.map"), message);
+                findings.push(finding.help("slots move apart, so each needs a map of its own"));
+            }
+            maps.push((map, slot.name.as_str()));
         }
         for (index, address) in slot.addresses.iter().enumerate() {
             let path = format!("slot.{slot_index}.address.{index}");
@@ -319,3 +373,5 @@ const POOL_ADDRESSES_MAX: usize = 1_024;
 const POOL_BYTES_MAX: usize = 128 * 1_024;
 const SLOT_ADDRESSES_MAX: usize = 64;
 const WITNESSES_MAX: usize = 8;
+/// With as many, a block of all ports has 252.
+const BLOCKS_MAX: usize = 256;

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use ipnet::IpNet;
 use toml::Spanned;
 use toml::de::DeValue;
-use vnfpool_model::{ElementId, OnQuorumLoss, PoolHandle, SlotName, Switchback};
+use vnfpool_model::{ElementId, NatMap, OnQuorumLoss, PoolHandle, SlotName, Switchback};
 
 use crate::element::{Family, GateDriver, Ruleset};
 use crate::pool::{Lease, Profile};
@@ -176,6 +176,37 @@ impl Text for Ruleset {
         }
     }
 }
+
+impl Text for NatMap {
+    const EXAMPLE: &'static str = "\"inet gateway vnfpool_main\"";
+    const EXPECTED: &'static str =
+        "family, table and name of an nftables map, like \"inet gateway vnfpool_main\"";
+
+    fn parse(text: &str) -> Result<Self, Option<String>> {
+        let words: Vec<_> = text.split_ascii_whitespace().collect();
+        let [family, table, name] = words[..] else {
+            return Err(None);
+        };
+        if !["ip", "ip6", "inet"].contains(&family) {
+            return Err(Some("the family is ip, ip6 or inet".to_owned()));
+        }
+        if [table, name]
+            .iter()
+            .any(|name| name.len() > NFT_NAME_BYTES_MAX)
+        {
+            let text = format!("a name has at most {NFT_NAME_BYTES_MAX} bytes");
+            return Err(Some(text));
+        }
+        Ok(Self {
+            family: family.to_owned(),
+            table: table.to_owned(),
+            name: name.to_owned(),
+        })
+    }
+}
+
+/// Half of what the kernel takes: the names of chains are longer than that of their map.
+const NFT_NAME_BYTES_MAX: usize = 128;
 
 impl Value for bool {
     const EXAMPLE: &'static str = "true";

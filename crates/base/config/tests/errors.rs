@@ -148,27 +148,27 @@ fn addresses_must_make_sense() {
     let one = |from: &str, to: &str| pool_errors(&replaced(POOL, from, to));
     assert_eq!(
         one("\"10.1.0.254/24\"", "\"10.1.0.0/24\""),
-        ["24:11 address: 10.1.0.0/24 is the address of the network itself: the host part is zero"]
+        ["27:11 address: 10.1.0.0/24 is the address of the network itself: the host part is zero"]
     );
     assert_eq!(
         one("\"10.1.0.254/24\"", "\"10.1.0.255/24\""),
-        ["24:11 address: 10.1.0.255/24 is the broadcast address of its network"]
+        ["27:11 address: 10.1.0.255/24 is the broadcast address of its network"]
     );
     assert_eq!(
         one("\"10.2.0.254/24\"", "\"10.1.0.254/24\"")[0],
-        "36:11 address: 10.1.0.254 is already an address of slot 'main'"
+        "39:11 address: 10.1.0.254 is already an address of slot 'main'"
     );
     assert_eq!(
         one("[\"10.1.0.10\"]", "[\"10.1.0.254\"]"),
         [
-            "28:13 witnesses: 10.1.0.254 is a virtual address of this pool [a witness is a host \
+            "31:13 witnesses: 10.1.0.254 is a virtual address of this pool [a witness is a host \
           outside the pool, such as a router or a server]"
         ]
     );
     assert_eq!(
         one("[\"10.1.0.10\"]", "[\"10.7.0.10\"]"),
         [
-            "28:13 witnesses: 10.7.0.10 is not on LAN 'inside': no address of the slot there covers \
+            "31:13 witnesses: 10.7.0.10 is not on LAN 'inside': no address of the slot there covers \
           it [a witness answers ARP or neighbour discovery, so it must be on the same LAN]"
         ]
     );
@@ -331,5 +331,88 @@ fn a_pool_is_no_larger_than_what_elements_can_hold() {
     assert!(
         errors[0].contains(" a pool is at most 131072 bytes long"),
         "{errors:?}"
+    );
+}
+
+#[test]
+fn port_blocks_are_checked() {
+    const GOOD: &str =
+        r#"map = "inet gateway vnfpool_main", elements = ["gw1", "gw2"], blocks_each = 4"#;
+    let errors = |blocks: &str| {
+        let errors = pool_errors(&replaced(POOL, GOOD, blocks));
+        // The place is the same in all of them.
+        let texts = errors.iter().filter_map(|error| error.split_once(' '));
+        texts.map(|(_, text)| text.to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        errors(r#"map = "gateway vnfpool_main", elements = ["gw1", "GW2"], blocks = 4"#),
+        [
+            "map: expected family, table and name of an nftables map, like \"inet gateway \
+             vnfpool_main\", found \"gateway vnfpool_main\"",
+            "elements: expected the name of an element, found \"GW2\" ['GW2' is no name: use a-z, \
+             0-9, '-', '_' and '.', beginning with a letter or digit]",
+            "unknown key `blocks` in [slot.port_blocks] [did you mean `blocks_each`?]",
+        ]
+    );
+    assert_eq!(
+        errors(r#"map = "netdev a b", elements = ["gw2", "gw2"], blocks_each = 1"#),
+        [
+            "map: expected family, table and name of an nftables map, like \"inet gateway \
+             vnfpool_main\", found \"netdev a b\" [the family is ip, ip6 or inet]",
+            "blocks_each: expected a whole number from 2 to 64, found 1",
+        ]
+    );
+    assert_eq!(
+        errors(r#"map = "inet a b", elements = ["gw2", "gw2"], blocks_each = 2"#),
+        [
+            "elements: 'gw2' is there twice",
+            "elements: the preferred element 'gw1' is missing [an element without blocks cannot \
+             serve]",
+        ]
+    );
+    assert_eq!(
+        errors(r#"map = "inet a b", elements = ["gw1"]"#),
+        [
+            "elements: at least two, or nobody could take the slot over [name every element of the \
+          pool: each has blocks of its own]"
+        ]
+    );
+    let many: Vec<_> = (1..=5).map(|i| format!("\"gw{i}\"")).collect();
+    let many = format!(
+        "map = \"inet a b\", elements = [{}], blocks_each = 64",
+        many.join(", ")
+    );
+    assert_eq!(
+        errors(&many),
+        [
+            "a slot has at most 256 port blocks, found 5 elements with 64 each [more blocks than that \
+          leave each too few ports]"
+        ]
+    );
+}
+
+#[test]
+fn sockets_of_functions_are_checked() {
+    let with = |parts: &str| replaced(ELEMENT, "[hooks]", &format!("{parts}\n[hooks]"));
+    let errors = |parts: &str| {
+        let errors = element_errors(&with(parts));
+        // The lines are those behind the example's; the texts are what matters.
+        let texts = errors.iter().filter_map(|error| error.split_once(' '));
+        texts.map(|(_, text)| text.to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        errors("[health.probe]\nsocket = \"/run/x\"\ncommand = [\"x\"]\nsend = \"a\\nb\"\n"),
+        [
+            "missing key `expect` in [health.probe] [add expect = \"…\"]",
+            "command: a probe with a socket has none [remove one of them]",
+            "send: expected a single line",
+        ]
+    );
+    assert_eq!(
+        errors("[drain]\nsocket = \"/run/x\"\nbegin = \"\"\nend = \"b\"\ntime_ms = 60000\n"),
+        [
+            "begin: expected a text in quotes, found \"\" [it must not be empty]",
+            "time_ms: expected a whole number from 1 to 3000, found 60000",
+        ]
     );
 }

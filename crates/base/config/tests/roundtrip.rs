@@ -11,7 +11,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 use vnfpool_config::{
     Checked, Conflict, ElementFile, Family, GateDriver, ManagerConfig, ManagerFile, PoolFile,
-    advice, check_any, check_pool, overlaps,
+    ProbeTest, advice, check_any, check_pool, overlaps,
 };
 use vnfpool_model::{OnQuorumLoss, PoolSpec, Switchback, Timing};
 
@@ -53,6 +53,12 @@ fn the_pool_example_is_read() {
             "fd00:2::fe/64 00:00:5e:00:02:0c",
         ]
     );
+    let blocks = slot.port_blocks.as_ref().unwrap();
+    assert_eq!(blocks.count(), 8);
+    let (gw1, gw2) = ("gw1".parse().unwrap(), "gw2".parse().unwrap());
+    let of = |element| [0, 3, 4].map(|turn| blocks.block(element, turn).unwrap());
+    assert_eq!((of(&gw1), of(&gw2)), ([0, 3, 0], [4, 7, 4]));
+    assert_eq!(blocks.map.chain(7), "vnfpool_main_7");
     assert_eq!(advice(&pool), Vec::<String>::new());
 }
 
@@ -82,6 +88,35 @@ fn the_element_example_is_read_and_its_optional_keys_are_the_defaults() {
         config.health.probe.unwrap().interval,
         Duration::from_millis(200)
     );
+}
+
+#[test]
+fn the_haproxy_examples_are_read() {
+    let text = include_str!("../../../../packaging/examples/haproxy/element.toml");
+    let element = ElementFile::parse(text, "element.toml").unwrap_or_else(|e| panic!("{e}"));
+    let socket = "/run/haproxy/admin.sock";
+    let test = element.health.probe.unwrap().test;
+    let ProbeTest::Socket {
+        socket: asked,
+        send,
+        expect,
+    } = test
+    else {
+        panic!("a socket is asked, not {test:?}");
+    };
+    assert_eq!(asked.to_str(), Some(socket));
+    assert_eq!((&*send, &*expect), ("show info", "Stopping: 0"));
+    let drain = element.drain.unwrap();
+    assert_eq!(drain.socket.to_str(), Some(socket));
+    assert_eq!(drain.begin, "disable server control/serves");
+    assert_eq!(drain.end, "enable server control/serves");
+    assert_eq!(drain.time, Duration::from_secs(1));
+    let text = include_str!("../../../../packaging/examples/haproxy/pool.toml");
+    let pool = PoolFile::parse(text, "pool.toml").unwrap_or_else(|e| panic!("{e}"));
+    assert_eq!(pool.function, element.function);
+    assert_eq!(pool.handle, element.pool);
+    assert_eq!(pool.slots[0].port_blocks, None);
+    assert_eq!(advice(&pool), Vec::<String>::new());
 }
 
 #[test]

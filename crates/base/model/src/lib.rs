@@ -7,6 +7,7 @@ mod address;
 mod epoch;
 mod name;
 mod pool;
+mod port_block;
 mod time;
 
 pub use address::{LanName, MacAddr, VirtualAddress, VirtualRouterId};
@@ -15,4 +16,5 @@ pub use name::{ElementId, NameError, PoolHandle, SlotName};
 pub use pool::{
     LeaseBounds, OnQuorumLoss, Pace, PoolSpec, Role, SlotId, SlotSpec, Switchback, Timing,
 };
+pub use port_block::{BlockTurn, NatMap, PortBlocks};
 pub use time::Time;

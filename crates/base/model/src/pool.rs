@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{ElementId, PoolHandle, SlotName, VirtualAddress};
+use crate::{ElementId, PoolHandle, PortBlocks, SlotName, VirtualAddress};
 
 /// A slot's number, unique within one manager for ever; it names the slot in datagrams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -167,6 +167,9 @@ pub struct SlotSpec {
     pub addresses: Vec<VirtualAddress>,
     /// The element that should serve when everything is well.
     pub preferred: Option<ElementId>,
+    /// Whose ports are which, if the agents keep that apart in the ruleset.
+    #[serde(default)]
+    pub port_blocks: Option<PortBlocks>,
 }
 
 /// A pool as its operator describes it: instances of ONE function behind one name (draft §4).

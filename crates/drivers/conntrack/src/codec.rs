@@ -5,12 +5,12 @@
 //! value  flags(1)  state kind(1)  status(4)  [reply tuple]  [mark(4)]
 //!        [tcp: state(1) scales(2) flags(2) | sctp: state(1) tags(8)]
 //!        [labels(16)]  [seq adjust original(12)]  [seq adjust reply(12)]
-//!        [helper: length(1) name]
+//!        [helper: length(1) name]  [master: protocol(1) tuple]
 //! tuple  source(4|16)  destination(4|16)  [ports: source(2) destination(2)
 //!        | icmp: id(2) type(1) code(1)]            by the protocol
 //! zone   id(2)  direction(1): 0 both, 1 original, 2 reply
 //! flags  of a key: 1 IPv6, 4 zone
-//!        of a value: 2 reply present (else the inverse of the original), 8 mark, 16 labels,
+//!        of a value: 1 master present, 2 reply present (else the inverse of the original), 8 mark, 16 labels,
 //!        32 and 64 sequence adjustment, 128 helper
 //! ```
 //!
@@ -27,17 +27,21 @@ use crate::entry::{
     Entry, EntryError, HELPER_NAME_BYTES_MAX, HelperName, ProtocolState, SctpInfo, SeqAdjust,
     Status, TcpInfo, tcp_flags,
 };
+use crate::expectation::ExpectationError;
 use crate::tuple::{Key, Layer4, Tuple, TupleError, Zone, ZoneDirection, has_ports, protocol};
 
 /// The version of the format that this crate writes and reads.
 pub const FORMAT_VERSION: u8 = 1;
 
 /// Upper bound of the length of an encoded key and value together.
-pub const ENTRY_BYTES_MAX: usize = 12 + 36 + 36 + 3 + 4 + 9 + 16 + 24 + 1 + HELPER_NAME_BYTES_MAX;
+pub const ENTRY_BYTES_MAX: usize =
+    12 + 36 + 36 + 3 + 4 + 9 + 16 + 24 + 1 + HELPER_NAME_BYTES_MAX + 37;
 
-const IPV6: u8 = 1;
+pub(crate) const IPV6: u8 = 1;
+/// Of a value, whose family is its key's.
+const MASTER: u8 = 1;
 const REPLY: u8 = 2;
-const ZONE: u8 = 4;
+pub(crate) const ZONE: u8 = 4;
 const MARK: u8 = 8;
 const LABELS: u8 = 16;
 const SEQ_ADJUST: [u8; 2] = [32, 64];
@@ -75,6 +79,9 @@ pub enum DecodeError {
     /// The fields contradict each other.
     #[error("connection entry is impossible: {0}")]
     Entry(#[from] EntryError),
+    /// The fields of an expectation contradict each other.
+    #[error("expectation is impossible: {0}")]
+    Expectation(#[from] ExpectationError),
 }
 
 impl From<TupleError> for DecodeError {
@@ -117,6 +124,7 @@ pub fn encode_value(entry: &Entry, out: &mut BytesMut) {
         (entry.seq_adjust[0].is_some(), SEQ_ADJUST[0]),
         (entry.seq_adjust[1].is_some(), SEQ_ADJUST[1]),
         (entry.helper.is_some(), HELPER),
+        (entry.master.is_some(), MASTER),
     ] {
         flags |= if present { bit } else { 0 };
     }
@@ -138,7 +146,7 @@ pub fn encode_value(entry: &Entry, out: &mut BytesMut) {
         ProtocolState::Tcp(tcp) => {
             out.put_u8(tcp.state);
             out.extend_from_slice(&tcp.window_scale);
-            out.extend_from_slice(&tcp.flags);
+            out.extend_from_slice(&tcp.flags.map(|flags| flags & tcp_flags::REPLICATED));
         }
         ProtocolState::Sctp(sctp) => {
             out.put_u8(sctp.state);
@@ -162,6 +170,10 @@ pub fn encode_value(entry: &Entry, out: &mut BytesMut) {
         out.put_u8(u8::try_from(name.len()).unwrap_or_default());
         out.extend_from_slice(name);
     }
+    if let Some(master) = &entry.master {
+        out.put_u8(master.protocol);
+        encode_tuple(master, out);
+    }
 }
 
 /// Appends `key` to `out`.
@@ -177,9 +189,9 @@ pub fn encode_key(key: &Key, out: &mut BytesMut) {
 /// # Errors
 /// [`DecodeError`] names the first thing that is wrong.
 pub fn decode_value(key: Key, bytes: &[u8], timeout_s: u32) -> Result<Entry, DecodeError> {
-    let mut reader = Reader { rest: bytes };
+    let mut reader = Reader::new(bytes);
     let flags = reader.byte()?;
-    if flags & (IPV6 | ZONE) != 0 {
+    if flags & ZONE != 0 {
         return Err(DecodeError::Value { field: "flags" });
     }
     let state_kind = reader.byte()?;
@@ -214,6 +226,12 @@ pub fn decode_value(key: Key, bytes: &[u8], timeout_s: u32) -> Result<Entry, Dec
         let name = HelperName::new(reader.take(usize::from(length))?);
         Some(name.ok_or(DecodeError::Value { field: "helper" })?)
     };
+    let master = if flags & MASTER == 0 {
+        None
+    } else {
+        let protocol = reader.byte()?;
+        Some(reader.tuple(protocol, family(&key))?)
+    };
     reader.end()?;
     let entry = Entry {
         key,
@@ -225,6 +243,7 @@ pub fn decode_value(key: Key, bytes: &[u8], timeout_s: u32) -> Result<Entry, Dec
         labels,
         seq_adjust,
         helper,
+        master,
     };
     entry.check()?;
     Ok(entry)
@@ -235,7 +254,7 @@ pub fn decode_value(key: Key, bytes: &[u8], timeout_s: u32) -> Result<Entry, Dec
 /// # Errors
 /// [`DecodeError`] names the first thing that is wrong.
 pub fn decode_key(bytes: &[u8]) -> Result<Key, DecodeError> {
-    let mut reader = Reader { rest: bytes };
+    let mut reader = Reader::new(bytes);
     let flags = reader.version_and_flags()?;
     if flags & !(IPV6 | ZONE) != 0 {
         return Err(DecodeError::Value { field: "flags" });
@@ -252,37 +271,37 @@ fn family(key: &Key) -> u8 {
     if key.original.src.is_ipv6() { IPV6 } else { 0 }
 }
 
-fn key_flags(key: &Key) -> u8 {
+pub(crate) fn key_flags(key: &Key) -> u8 {
     let family = family(key);
     let zone = if key.zone == Zone::default() { 0 } else { ZONE };
     family | zone
 }
 
-fn encode_tuple(tuple: &Tuple, out: &mut BytesMut) {
+pub(crate) fn encode_tuple(tuple: &Tuple, out: &mut impl BufMut) {
     for address in [tuple.src, tuple.dst] {
         match address {
-            IpAddr::V4(address) => out.extend_from_slice(&address.octets()),
-            IpAddr::V6(address) => out.extend_from_slice(&address.octets()),
+            IpAddr::V4(address) => out.put_slice(&address.octets()),
+            IpAddr::V6(address) => out.put_slice(&address.octets()),
         }
     }
     match tuple.layer4 {
         Layer4::Ports { src, dst } => {
-            out.extend_from_slice(&src.to_be_bytes());
-            out.extend_from_slice(&dst.to_be_bytes());
+            out.put_slice(&src.to_be_bytes());
+            out.put_slice(&dst.to_be_bytes());
         }
         Layer4::Icmp { id, kind, code } => {
-            out.extend_from_slice(&id.to_be_bytes());
-            out.extend_from_slice(&[kind, code]);
+            out.put_slice(&id.to_be_bytes());
+            out.put_slice(&[kind, code]);
         }
         Layer4::None => {}
     }
 }
 
-fn encode_zone(zone: Zone, out: &mut BytesMut) {
+pub(crate) fn encode_zone(zone: Zone, out: &mut impl BufMut) {
     if zone == Zone::default() {
         return;
     }
-    out.extend_from_slice(&zone.id.to_be_bytes());
+    out.put_slice(&zone.id.to_be_bytes());
     out.put_u8(match zone.direction {
         ZoneDirection::Both => 0,
         ZoneDirection::Original => 1,
@@ -290,12 +309,16 @@ fn encode_zone(zone: Zone, out: &mut BytesMut) {
     });
 }
 
-struct Reader<'a> {
+pub(crate) struct Reader<'a> {
     rest: &'a [u8],
 }
 
 impl<'a> Reader<'a> {
-    fn take(&mut self, length: usize) -> Result<&'a [u8], DecodeError> {
+    pub(crate) const fn new(bytes: &'a [u8]) -> Self {
+        Self { rest: bytes }
+    }
+
+    pub(crate) fn take(&mut self, length: usize) -> Result<&'a [u8], DecodeError> {
         let (taken, rest) = self
             .rest
             .split_at_checked(length)
@@ -304,30 +327,30 @@ impl<'a> Reader<'a> {
         Ok(taken)
     }
 
-    fn array<const N: usize>(&mut self) -> Result<[u8; N], DecodeError> {
+    pub(crate) fn array<const N: usize>(&mut self) -> Result<[u8; N], DecodeError> {
         self.take(N)?.try_into().map_err(|_| DecodeError::Truncated)
     }
 
-    fn byte(&mut self) -> Result<u8, DecodeError> {
+    pub(crate) fn byte(&mut self) -> Result<u8, DecodeError> {
         self.array().map(|[byte]: [u8; 1]| byte)
     }
 
-    fn be16(&mut self) -> Result<u16, DecodeError> {
+    pub(crate) fn be16(&mut self) -> Result<u16, DecodeError> {
         self.array().map(u16::from_be_bytes)
     }
 
-    fn be32(&mut self) -> Result<u32, DecodeError> {
+    pub(crate) fn be32(&mut self) -> Result<u32, DecodeError> {
         self.array().map(u32::from_be_bytes)
     }
 
-    fn version_and_flags(&mut self) -> Result<u8, DecodeError> {
+    pub(crate) fn version_and_flags(&mut self) -> Result<u8, DecodeError> {
         match self.byte()? {
             FORMAT_VERSION => self.byte(),
             found => Err(DecodeError::Version { found }),
         }
     }
 
-    fn address(&mut self, flags: u8) -> Result<IpAddr, DecodeError> {
+    pub(crate) fn address(&mut self, flags: u8) -> Result<IpAddr, DecodeError> {
         if flags & IPV6 == 0 {
             self.array::<4>()
                 .map(|octets| Ipv4Addr::from(octets).into())
@@ -337,7 +360,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn tuple(&mut self, protocol: u8, flags: u8) -> Result<Tuple, DecodeError> {
+    pub(crate) fn tuple(&mut self, protocol: u8, flags: u8) -> Result<Tuple, DecodeError> {
         Ok(Tuple {
             src: self.address(flags)?,
             dst: self.address(flags)?,
@@ -357,7 +380,7 @@ impl<'a> Reader<'a> {
         })
     }
 
-    fn zone(&mut self, flags: u8) -> Result<Zone, DecodeError> {
+    pub(crate) fn zone(&mut self, flags: u8) -> Result<Zone, DecodeError> {
         if flags & ZONE == 0 {
             return Ok(Zone::default());
         }
@@ -372,7 +395,7 @@ impl<'a> Reader<'a> {
         })
     }
 
-    fn state(&mut self, kind: u8) -> Result<ProtocolState, DecodeError> {
+    pub(crate) fn state(&mut self, kind: u8) -> Result<ProtocolState, DecodeError> {
         Ok(match kind {
             STATE_NONE => ProtocolState::None,
             STATE_TCP => ProtocolState::Tcp(TcpInfo {
@@ -394,7 +417,7 @@ impl<'a> Reader<'a> {
         })
     }
 
-    const fn end(&self) -> Result<(), DecodeError> {
+    pub(crate) const fn end(&self) -> Result<(), DecodeError> {
         match self.rest.len() {
             0 => Ok(()),
             extra => Err(DecodeError::Trailing { extra }),

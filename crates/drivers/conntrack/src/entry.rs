@@ -32,6 +32,9 @@ pub struct Entry {
     pub seq_adjust: [Option<SeqAdjust>; 2],
     /// Name of the connection's helper.
     pub helper: Option<HelperName>,
+    /// Original tuple of the connection that announced this one, in the same zone. An UPDATE
+    /// event leaves it out: see [`Entry::lacks_master`].
+    pub master: Option<Tuple>,
 }
 
 /// State above layer 3.
@@ -75,21 +78,30 @@ impl TcpInfo {
         }
     }
 
-    /// This state without the lenience of [`TcpInfo::learning`].
+    /// This state without the lenience of [`TcpInfo::learning`] and without what this kernel
+    /// knows of windows.
     #[must_use]
     pub fn learnt(self) -> Self {
-        let lent = self.lent_flags();
+        let own = self.lent_flags() | tcp_flags::IN_STEP;
         Self {
-            flags: self.flags.map(|flags| flags & !lent),
+            flags: self.flags.map(|flags| flags & !own),
             ..self
         }
+    }
+
+    /// Whether this kernel knows the windows of both directions: tracking can be strict.
+    #[must_use]
+    pub fn is_in_step(self) -> bool {
+        let in_step = |flags: &u8| flags & tcp_flags::IN_STEP != 0;
+        self.flags.iter().all(in_step)
     }
 
     /// Whether the kernel is lenient because it was told so, and not because it picked the
     /// connection up in the middle: then it would not know the scales.
     #[must_use]
     pub fn is_learning(self) -> bool {
-        self != self.learnt()
+        let lent = self.lent_flags();
+        self.flags.iter().any(|flags| flags & lent != 0)
     }
 
     fn lent_flags(self) -> u8 {
@@ -131,6 +143,10 @@ pub mod tcp_flags {
     /// in the middle, because it does not know their window scale: those keep it. To others it is
     /// lent for a while ([`super::TcpInfo::learning`]).
     pub const BE_LIBERAL: u8 = 0x08;
+    /// This kernel has taken an acknowledgement of this side as valid, so it knows what the other
+    /// side has sent (`MAXACK_SET`). Set on both sides by each handshake that the kernel saw; it
+    /// says nothing to another kernel.
+    pub const IN_STEP: u8 = 0x20;
     /// The flags that make sense in another kernel. The rest speaks of windows.
     pub const REPLICATED: u8 = WINDOW_SCALE | SACK_PERM | CLOSE_INIT | BE_LIBERAL;
 }
@@ -163,6 +179,8 @@ pub struct SeqAdjust {
 pub struct Status(pub u32);
 
 impl Status {
+    /// Was announced on another connection, the master.
+    pub const EXPECTED: u32 = 1 << 0;
     /// Packets were seen in both directions.
     pub const SEEN_REPLY: u32 = 1 << 1;
     /// Not thrown away early when the table is full.
@@ -192,21 +210,24 @@ impl Status {
     }
 }
 
-/// Name of a connection tracking helper: 1 to [`HELPER_NAME_BYTES_MAX`] printable ASCII bytes.
+/// Name of a connection tracking helper.
+pub type HelperName = Name<HELPER_NAME_BYTES_MAX>;
+
+/// A name of the kernel's: 1 to `BYTES_MAX` (at most 255) printable ASCII bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct HelperName {
-    bytes: [u8; HELPER_NAME_BYTES_MAX],
+pub struct Name<const BYTES_MAX: usize> {
+    bytes: [u8; BYTES_MAX],
     length: u8,
 }
 
-impl HelperName {
+impl<const BYTES_MAX: usize> Name<BYTES_MAX> {
     /// Accepts `name` if the kernel could have given it.
     #[must_use]
     pub fn new(name: &[u8]) -> Option<Self> {
         if name.is_empty() || !name.iter().all(u8::is_ascii_graphic) {
             return None;
         }
-        let mut bytes = [0; HELPER_NAME_BYTES_MAX];
+        let mut bytes = [0; BYTES_MAX];
         bytes.get_mut(..name.len())?.copy_from_slice(name);
         Some(Self {
             bytes,
@@ -233,6 +254,9 @@ pub enum EntryError {
     /// Protocol or address family differ between the directions.
     #[error("the two directions of the entry differ in protocol or address family")]
     Directions,
+    /// The master is of another address family.
+    #[error("the entry and its master differ in address family")]
+    Master,
     /// Protocol state of another protocol, or an unknown state number.
     #[error("the protocol state of the entry is not one of protocol {protocol}")]
     State {
@@ -264,6 +288,12 @@ impl Entry {
         {
             return Err(EntryError::Directions);
         }
+        if let Some(master) = self.master {
+            master.check()?;
+            if master.src.is_ipv4() != original.src.is_ipv4() {
+                return Err(EntryError::Master);
+            }
+        }
         let fits = match self.state {
             ProtocolState::None => true,
             ProtocolState::Tcp(tcp) => {
@@ -291,6 +321,13 @@ impl Entry {
             protocol::SCTP => matches!(self.state, ProtocolState::Sctp(_)),
             _ => true,
         }
+    }
+
+    /// Whether the entry has a master that it does not name, as in an UPDATE event. It can be
+    /// created without: then it is an ordinary connection.
+    #[must_use]
+    pub const fn lacks_master(&self) -> bool {
+        self.status.has(Status::EXPECTED) && self.master.is_none()
     }
 
     /// Source translation: what the original source becomes. None when it is left alone.
@@ -337,6 +374,7 @@ impl Entry {
             *mine = mine.or(theirs);
         }
         self.helper = self.helper.or(older.helper);
+        self.master = self.master.or(older.master);
         if self.timeout_s == 0 {
             self.timeout_s = older.timeout_s;
         }

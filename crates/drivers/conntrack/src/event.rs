@@ -53,6 +53,7 @@ pub enum ReadOutcome {
 #[derive(Debug)]
 pub struct EventSource {
     socket: Socket,
+    ignored: Option<u32>,
     malformed: u64,
 }
 
@@ -65,8 +66,15 @@ impl EventSource {
     pub fn open(buffer_bytes: usize) -> Result<Self, NetlinkError> {
         Ok(Self {
             socket: Socket::open(CONNTRACK_GROUPS, buffer_bytes)?,
+            ignored: None,
             malformed: 0,
         })
+    }
+
+    /// Leaves out from now on what the socket with the netlink port `port` does
+    /// ([`crate::Sink::port`]): what came from another element must not go back to it.
+    pub const fn ignore(&mut self, port: u32) {
+        self.ignored = Some(port);
     }
 
     /// Appends waiting events to `out`, at most [`EVENTS_PER_READ_MAX`]; never blocks.
@@ -80,6 +88,9 @@ impl EventSource {
                 Received::Overrun => return Ok(ReadOutcome::Overrun),
                 Received::Datagram(datagram) => {
                     for message in parse::messages(datagram) {
+                        if self.ignored == Some(message.port) {
+                            continue;
+                        }
                         match event(&message) {
                             Some(Ok(event)) => out.push(event),
                             Some(Err(_)) => self.malformed += 1,

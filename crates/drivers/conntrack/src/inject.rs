@@ -9,6 +9,7 @@
 //! create --EEXIST--> replace (delete, create) --EEXIST--> replace both (delete by original
 //!    |                                                    and by reply tuple, create)
 //!    +----EOPNOTSUPP, helper named--> the same step without the helper
+//!    +----ENOENT, master named--> the same step once more, after the others; then without it
 //! update --ENOENT--> create          update --EBUSY, EOPNOTSUPP--> replace
 //! delete --ENOENT--> done
 //! ```
@@ -30,8 +31,9 @@ pub const BATCH_OPERATIONS_MAX: usize = 128;
 
 /// Room for one refusal, with the refused request in it, per message of a batch.
 const RECEIVE_BYTES: usize = 4 * 1024 * 1024;
-/// Longest chain of attempts: update, create, replace, replace both, one of them without helper.
-const PASSES_MAX: usize = 6;
+/// Longest chain of attempts: update, create, replace, replace both, one of them without helper, two
+/// for want of the master.
+const PASSES_MAX: usize = 8;
 const INJECT: &str = "change connections";
 
 /// What was done since the injector was opened.
@@ -49,6 +51,9 @@ pub struct InjectStats {
     pub replaced: u64,
     /// Of `created`: made without the helper, which this kernel does not have.
     pub without_helper: u64,
+    /// Of `created`: made without the master, which is not in this table (any more). Its next
+    /// change makes it again, with the master if that has come.
+    pub without_master: u64,
     /// Operations overtaken by a later one on the same connection before they were sent.
     pub coalesced: u64,
     /// Operations that the kernel refused for good, see [`Failure`].
@@ -88,6 +93,18 @@ struct Pending {
     entry: Option<Entry>,
     step: Step,
     helper: bool,
+    master: Master,
+}
+
+/// What a creation does about the master of the connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Master {
+    /// Names it.
+    Named,
+    /// Names it once more: it may come in the same batch, later.
+    Awaited,
+    /// Does without.
+    Without,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -146,6 +163,7 @@ impl Injector {
             entry: Some(entry),
             step,
             helper: true,
+            master: Master::Named,
         })
     }
 
@@ -159,6 +177,7 @@ impl Injector {
             entry: None,
             step: Step::Delete,
             helper: false,
+            master: Master::Without,
         })
     }
 
@@ -172,6 +191,7 @@ impl Injector {
             entry: None,
             step: Step::MakeStrict,
             helper: false,
+            master: Master::Without,
         })
     }
 
@@ -190,6 +210,14 @@ impl Injector {
     #[must_use]
     pub const fn stats(&self) -> InjectStats {
         self.stats
+    }
+
+    /// The netlink port of its socket: events that it causes bear it.
+    ///
+    /// # Errors
+    /// [`NetlinkError::Open`] when the kernel does not tell it.
+    pub fn port(&self) -> Result<u32, NetlinkError> {
+        self.socket.port()
     }
 
     fn earlier(&self, key: &Key) -> Option<&Pending> {
@@ -287,6 +315,11 @@ impl Injector {
                 .entry
                 .as_ref()
                 .is_some_and(|entry| entry.helper.is_some());
+        let has_master = operation.master != Master::Without
+            && operation
+                .entry
+                .as_ref()
+                .is_some_and(|entry| entry.master.is_some());
         let complete = operation.entry.as_ref().is_some_and(Entry::is_complete);
         let errno = Errno::from_raw_os_error(error);
         match (operation.step, errno) {
@@ -300,6 +333,12 @@ impl Injector {
             (Step::Replace, Errno::EXIST) => operation.step = Step::ReplaceBoth,
             (Step::Create | Step::Replace | Step::ReplaceBoth, Errno::OPNOTSUPP) if has_helper => {
                 operation.helper = false;
+            }
+            (Step::Create | Step::Replace | Step::ReplaceBoth, Errno::NOENT) if has_master => {
+                operation.master = match operation.master {
+                    Master::Named => Master::Awaited,
+                    Master::Awaited | Master::Without => Master::Without,
+                };
             }
             (Step::Update, Errno::NOENT) if complete => operation.step = Step::Create,
             (Step::Update, Errno::BUSY | Errno::OPNOTSUPP) if complete => {
@@ -334,6 +373,9 @@ impl Injector {
         );
         if created && !operation.helper {
             self.stats.without_helper += 1;
+        }
+        if created && operation.master == Master::Without {
+            self.stats.without_master += 1;
         }
     }
 
@@ -393,6 +435,7 @@ impl Pending {
     fn build(&self, part: Part, out: &mut Vec<u8>, sequence: u32) {
         let options = CreateOptions {
             helper: self.helper,
+            master: self.master != Master::Without,
         };
         match (part, &self.entry) {
             (Part::Create, Some(entry)) => build::create(out, sequence, entry, options),

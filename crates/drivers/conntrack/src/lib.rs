@@ -10,8 +10,11 @@
 //! [`Entry`]; how translation, TCP windows and timeouts carry over is said at the functions of
 //! [`Injector`] and in `netlink/build.rs`.
 //!
-//! Not replicated: counters, expectations and the master of a related connection (it becomes an
-//! ordinary connection), synproxy state, security context, and everything within [`Scope`]'s
+//! What helpers expect is in [`expectation`], which [`Source`] and [`Sink`] do not carry yet.
+//!
+//! Not replicated: counters, synproxy state, security context, expectations in other zones than
+//! the default one, the master of a related connection if it is not in the other table before it
+//! (then it is an ordinary connection until it changes), and everything within [`Scope`]'s
 //! exclusions.
 
 mod dump;
@@ -19,14 +22,17 @@ mod entry;
 mod event;
 mod inject;
 mod netlink;
+mod reset;
 mod scope;
 mod settings;
 mod settle;
 mod sink;
 mod source;
 mod tuple;
+mod wakeup;
 
 pub mod codec;
+pub mod expectation;
 
 #[cfg(test)]
 mod proptests;
@@ -35,16 +41,17 @@ mod testing;
 
 pub use dump::{Dump, DumpProgress, Family, Fetcher, dump_all};
 pub use entry::{
-    Entry, EntryError, HELPER_NAME_BYTES_MAX, HelperName, ProtocolState, SctpInfo, SeqAdjust,
+    Entry, EntryError, HELPER_NAME_BYTES_MAX, HelperName, Name, ProtocolState, SctpInfo, SeqAdjust,
     Status, TcpInfo, Translation, tcp_flags, tcp_state,
 };
 pub use event::{EVENT_BUFFER_BYTES, EVENTS_PER_READ_MAX, Event, EventSource, ReadOutcome};
 pub use inject::{BATCH_OPERATIONS_MAX, Failure, InjectStats, Injector};
 pub use netlink::parse::ParseError;
 pub use netlink::socket::NetlinkError;
+pub use reset::ResetGuard;
 pub use scope::Scope;
 pub use settings::{SettingError, enable_events, tcp_is_strict};
-pub use settle::make_strict;
-pub use sink::{Sink, SinkError};
+pub use settle::{Settled, settle};
+pub use sink::{Sink, SinkError, SinkFailure};
 pub use source::Source;
 pub use tuple::{Key, Layer4, Tuple, TupleError, Zone, ZoneDirection, protocol};

@@ -11,7 +11,12 @@ use crate::codec::{self, DecodeError, ENTRY_BYTES_MAX};
 use crate::entry::{
     Entry, HelperName, ProtocolState, SctpInfo, SeqAdjust, Status, TcpInfo, tcp_flags,
 };
-use crate::netlink::{build, parse};
+use crate::expectation::{
+    EXPECTATION_BYTES_MAX, Expectation, ExpectationKey, ExpectedTranslation, FunctionName,
+    SourceMask, decode_expectation, decode_expectation_key, encode_expectation,
+    encode_expectation_key,
+};
+use crate::netlink::{build, expect, parse};
 use crate::tuple::{Key, Layer4, Tuple, Zone, ZoneDirection, protocol};
 
 fn address(v6: bool) -> BoxedStrategy<IpAddr> {
@@ -119,9 +124,17 @@ fn entry() -> impl Strategy<Value = Entry> {
             [seq_adjust(), seq_adjust()],
             proptest::option::of("[a-z][a-z0-9-]{0,14}"),
         );
-        (tuple(v6, number), reply, zone(), state(number), rest)
+        let master = proptest::option::of(tuple(v6, protocol::TCP));
+        (
+            tuple(v6, number),
+            reply,
+            zone(),
+            state(number),
+            rest,
+            master,
+        )
     })
-    .prop_map(|(original, reply, zone, state, rest)| {
+    .prop_map(|(original, reply, zone, state, rest, master)| {
         let ([status, timeout_s, mark], labels, seq_adjust, helper) = rest;
         Entry {
             key: Key { original, zone },
@@ -133,8 +146,55 @@ fn entry() -> impl Strategy<Value = Entry> {
             labels,
             seq_adjust,
             helper: helper.and_then(|name| HelperName::new(name.as_bytes())),
+            master,
         }
     })
+}
+
+fn expectation() -> impl Strategy<Value = Expectation> {
+    let number = || prop::sample::select(vec![protocol::TCP, protocol::UDP, protocol::GRE]);
+    let kind = (any::<bool>(), number(), number());
+    kind.prop_flat_map(|(v6, master, number)| {
+        let translation = (address(v6), any::<u16>(), any::<bool>());
+        (
+            (tuple(v6, master), zone(), tuple(v6, number)),
+            (address(v6), any::<u16>()),
+            (any::<u32>(), 0_u8..4, 0_u8..4),
+            proptest::option::of(translation),
+            proptest::option::of("[a-z][a-z0-9-]{0,14}"),
+            proptest::option::of("[a-zA-Z][a-z0-9-]{0,30}"),
+        )
+    })
+    .prop_map(|(key, mask, rest, translation, helper, function)| {
+        let (original, zone, tuple) = key;
+        let (timeout_s, flags, class) = rest;
+        Expectation {
+            key: ExpectationKey {
+                master: Key { original, zone },
+                tuple,
+                mask: SourceMask {
+                    address: mask.0,
+                    port: mask.1,
+                },
+            },
+            timeout_s,
+            flags,
+            class,
+            translation: translation.map(|(address, port, is_reply)| ExpectedTranslation {
+                address,
+                port,
+                is_reply,
+            }),
+            helper: helper.and_then(|name| HelperName::new(name.as_bytes())),
+            function: function.and_then(|name| FunctionName::new(name.as_bytes())),
+        }
+    })
+}
+
+fn encoded_expectation(expectation: &Expectation) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    encode_expectation(expectation, &mut bytes);
+    bytes
 }
 
 fn encoded(entry: &Entry) -> Item {
@@ -203,7 +263,7 @@ proptest! {
     fn requests_are_read_as_they_were_written(entry in entry()) {
         let entry = Entry { reply: entry.key.original.inverse(), ..entry };
         let mut bytes = Vec::new();
-        build::create(&mut bytes, 7, &entry, build::CreateOptions { helper: true });
+        build::create(&mut bytes, 7, &entry, build::CreateOptions { helper: true, master: true });
         let read: Vec<_> = parse::messages(&bytes).collect();
         prop_assert_eq!(read.len(), 1);
         prop_assert_eq!(read[0].sequence, 7);
@@ -215,6 +275,7 @@ proptest! {
         prop_assert_eq!(read.labels, entry.labels);
         prop_assert_eq!(read.seq_adjust, entry.seq_adjust);
         prop_assert_eq!(read.helper, entry.helper);
+        prop_assert_eq!(read.master, entry.master);
     }
 
     #[test]
@@ -224,7 +285,7 @@ proptest! {
         cut in any::<prop::sample::Index>(),
     ) {
         let mut bytes = Vec::new();
-        build::create(&mut bytes, 7, &entry, build::CreateOptions { helper: true });
+        build::create(&mut bytes, 7, &entry, build::CreateOptions { helper: true, master: true });
         for (at, value) in changes {
             let at = at.index(bytes.len());
             bytes[at] = value;
@@ -233,6 +294,87 @@ proptest! {
         for message in parse::messages(&bytes) {
             let _ = parse::error_number(&message);
             let _ = parse::entry(&message);
+        }
+    }
+
+    #[test]
+    fn expectations_and_their_keys_survive_the_codec(expectation in expectation()) {
+        let bytes = encoded_expectation(&expectation);
+        prop_assert!(bytes.len() <= EXPECTATION_BYTES_MAX);
+        let mut key = Vec::new();
+        encode_expectation_key(&expectation.key, &mut key);
+        prop_assert_eq!(decode_expectation_key(&key), Ok(expectation.key));
+        prop_assert_eq!(decode_expectation(&bytes), Ok(expectation));
+    }
+
+    #[test]
+    fn every_cut_and_every_tail_of_an_expectation_is_noticed(
+        expectation in expectation(),
+        cut in any::<prop::sample::Index>(),
+    ) {
+        let mut bytes = encoded_expectation(&expectation);
+        let cut = cut.index(bytes.len());
+        prop_assert_eq!(decode_expectation(&bytes[..cut]), Err(DecodeError::Truncated));
+        bytes.push(0);
+        prop_assert_eq!(decode_expectation(&bytes), Err(DecodeError::Trailing { extra: 1 }));
+    }
+
+    #[test]
+    fn hostile_bytes_give_an_error_or_a_possible_expectation(
+        expectation in expectation(),
+        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..6),
+        random in prop::collection::vec(any::<u8>(), 0..200),
+    ) {
+        let mut bytes = encoded_expectation(&expectation);
+        for (at, value) in changes {
+            let at = at.index(bytes.len());
+            bytes[at] = value;
+        }
+        for bytes in [bytes, random] {
+            if let Ok(expectation) = decode_expectation(&bytes) {
+                prop_assert_eq!(expectation.check(), Ok(()));
+                prop_assert_eq!(
+                    decode_expectation(&encoded_expectation(&expectation)),
+                    Ok(expectation)
+                );
+            }
+            if let Ok(key) = decode_expectation_key(&bytes) {
+                prop_assert_eq!(key.check(), Ok(()));
+            }
+        }
+    }
+
+    /// The kernel tells the helper and no zone; a request names a zone and no helper.
+    #[test]
+    fn requests_for_expectations_are_read_as_they_were_written(expectation in expectation()) {
+        let mut bytes = Vec::new();
+        expect::create(&mut bytes, 7, &expectation);
+        let read: Vec<_> = parse::messages(&bytes).collect();
+        prop_assert_eq!(read.len(), 1);
+        let read = expect::expectation(&read[0]).unwrap();
+        let mut expected = Expectation { timeout_s: 0, helper: None, ..expectation };
+        expected.key.master.zone = Zone::default();
+        prop_assert_eq!(read, expected);
+    }
+
+    #[test]
+    fn hostile_netlink_about_expectations_does_not_panic(
+        expectation in expectation(),
+        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..8),
+        cut in any::<prop::sample::Index>(),
+    ) {
+        let mut bytes = Vec::new();
+        expect::create(&mut bytes, 7, &expectation);
+        expect::set_timeout(&mut bytes, 8, &expectation);
+        for (at, value) in changes {
+            let at = at.index(bytes.len());
+            bytes[at] = value;
+        }
+        bytes.truncate(cut.index(bytes.len() + 1));
+        for message in parse::messages(&bytes) {
+            if let Ok(expectation) = expect::expectation(&message) {
+                prop_assert_eq!(expectation.check(), Ok(()));
+            }
         }
     }
 }

@@ -6,6 +6,10 @@ use vnfpool_statesync::{Item, ReceiverAction, ReceiverInput, Ticket};
 use crate::codec::{self, DecodeError};
 use crate::dump::{Dump, DumpProgress, Family};
 use crate::entry::ProtocolState;
+use crate::expectation::codec as expectations;
+use crate::expectation::{
+    ExpectationInjectError, ExpectationInjector, decode_expectation_key, dump_expectations,
+};
 use crate::inject::{Failure, InjectStats, Injector};
 use crate::netlink::socket::NetlinkError;
 use crate::scope::Scope;
@@ -22,6 +26,19 @@ pub enum SinkError {
     Netlink(#[from] NetlinkError),
 }
 
+/// What the kernel refused to hold.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub enum SinkFailure {
+    /// A connection.
+    Connection(#[from] Failure),
+    /// What a helper has agreed on.
+    Expectation(#[from] ExpectationInjectError),
+}
+
+/// Expectations that wait for a flush at most.
+const EARLY_MAX: usize = 1_024;
+
 /// Applies replicated connections to the kernel of the calling thread's network namespace, in the
 /// order in which they come.
 #[derive(Debug)]
@@ -29,7 +46,10 @@ pub struct Sink {
     injector: Injector,
     scope: Scope,
     sweep: Option<(u16, Dump)>,
-    failures: Vec<Failure>,
+    expected: ExpectationInjector,
+    /// Expectations, which come after their masters: with the flush.
+    early: Vec<Item>,
+    failures: Vec<(Bytes, SinkFailure)>,
 }
 
 impl Sink {
@@ -42,6 +62,8 @@ impl Sink {
             injector: Injector::open()?,
             scope,
             sweep: None,
+            expected: ExpectationInjector::open()?,
+            early: Vec::new(),
             failures: Vec::new(),
         })
     }
@@ -80,6 +102,13 @@ impl Sink {
     /// # Errors
     /// [`SinkError::Decode`] leaves everything as it was.
     pub fn put(&mut self, item: &Item, is_new: bool) -> Result<(), SinkError> {
+        if expectations::is_expectation(&item.key) {
+            expectations::of_item(item)?;
+            if self.early.len() < EARLY_MAX {
+                self.early.push(item.clone());
+            }
+            return Ok(());
+        }
         let mut entry = codec::entry(item)?;
         // This kernel sees none of its packets before it takes over.
         if let ProtocolState::Tcp(tcp) = &mut entry.state {
@@ -93,6 +122,14 @@ impl Sink {
     /// # Errors
     /// [`SinkError::Decode`] leaves everything as it was.
     pub fn delete(&mut self, bytes: &[u8]) -> Result<(), SinkError> {
+        if expectations::is_expectation(bytes) {
+            let key = decode_expectation_key(bytes)?;
+            self.early.retain(|item| item.key != bytes);
+            if let Err(ExpectationInjectError::Netlink(error)) = self.expected.delete(&key) {
+                return Err(error.into());
+            }
+            return Ok(());
+        }
         Ok(self.injector.delete(codec::decode_key(bytes)?)?)
     }
 
@@ -135,9 +172,17 @@ impl Sink {
             codec::encode_key(&entry.key, &mut buffer);
             buffer.split().freeze()
         });
+        let mut keys: Vec<Bytes> = keys.collect();
+        if is_last {
+            let expected = dump_expectations()?;
+            let covered = expected
+                .iter()
+                .filter(|one| one.key.is_covered_by(&self.scope));
+            keys.extend(covered.map(|one| expectations::item_key(&one.key)));
+        }
         Ok(Some(ReceiverInput::SweepChunk {
             sweep,
-            keys: keys.collect(),
+            keys,
             is_last,
         }))
     }
@@ -154,20 +199,44 @@ impl Sink {
     /// # Errors
     /// [`NetlinkError`] when the kernel cannot be reached: open another sink and start over.
     pub fn flush(&mut self) -> Result<(), NetlinkError> {
-        self.failures.extend(self.injector.flush()?);
+        for failure in self.injector.flush()? {
+            let mut key = BytesMut::new();
+            codec::encode_key(&failure.key, &mut key);
+            self.failures.push((key.freeze(), failure.into()));
+        }
+        for item in std::mem::take(&mut self.early) {
+            self.expect(item)?;
+        }
         Ok(())
+    }
+
+    /// Brings an expectation into the kernel, whose master has come before.
+    fn expect(&mut self, item: Item) -> Result<(), NetlinkError> {
+        let Ok(expectation) = expectations::of_item(&item) else {
+            return Ok(());
+        };
+        match self.expected.upsert(&expectation) {
+            Ok(()) => Ok(()),
+            Err(ExpectationInjectError::Netlink(error)) => Err(error),
+            Err(error) => {
+                self.failures.push((item.key, error.into()));
+                Ok(())
+            }
+        }
     }
 
     /// What the kernel refused since the last call, each with its key for
     /// [`ReceiverInput::Unapplied`].
-    pub fn take_failures(&mut self) -> Vec<(Bytes, Failure)> {
-        let key = |failure: &Failure| {
-            let mut key = BytesMut::new();
-            codec::encode_key(&failure.key, &mut key);
-            key.freeze()
-        };
-        let failures = self.failures.drain(..);
-        failures.map(|failure| (key(&failure), failure)).collect()
+    pub fn take_failures(&mut self) -> Vec<(Bytes, SinkFailure)> {
+        std::mem::take(&mut self.failures)
+    }
+
+    /// The netlink port that events bear which this sink causes: for [`crate::Source::ignore`].
+    ///
+    /// # Errors
+    /// As [`Injector::port`].
+    pub fn port(&self) -> Result<u32, NetlinkError> {
+        self.injector.port()
     }
 
     /// What was done so far.

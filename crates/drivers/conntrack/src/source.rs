@@ -1,6 +1,7 @@
 //! The active's side: the kernel's changes and table, as inputs of the sender's machine.
 
 use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Instant;
 
 use bytes::BytesMut;
 use vnfpool_statesync::{Change, Item, SenderInput};
@@ -9,24 +10,50 @@ use crate::codec;
 use crate::dump::{Dump, DumpProgress, Family, Fetcher};
 use crate::entry::{Entry, ProtocolState};
 use crate::event::{Event, EventSource, ReadOutcome};
+use crate::expectation::codec as expectations;
+use crate::expectation::{
+    EXPECTATION_BUFFER_BYTES, ExpectationEvent, ExpectationSource, dump_expectations,
+};
 use crate::netlink::socket::NetlinkError;
+use crate::reset::ResetGuard;
 use crate::scope::Scope;
+use crate::tuple::Key;
+use crate::wakeup::Wakeup;
 
 /// Reads the connections of the function from the kernel, in the order that
 /// [`SenderInput::ScanChunk`] and [`SenderInput::Overrun`] ask for. Everything it gives has to
 /// reach the machine in that order, from one thread: the one that opened it, since its sockets are
 /// of that thread's network namespace and are opened anew after an overrun.
+///
+/// Connections come before what they have announced: their children and expectations.
 #[derive(Debug)]
 pub struct Source {
     events: EventSource,
     buffer_bytes: usize,
     fetcher: Fetcher,
+    guard: ResetGuard,
+    ignored: Option<u32>,
     scope: Scope,
-    dump: Option<(u32, Dump)>,
+    expected: ExpectationSource,
+    wakeup: Wakeup,
+    scan: Option<Scan>,
     waiting: Vec<Event>,
     buffer: BytesMut,
     malformed: u64,
 }
+
+/// A reading of the table under way.
+#[derive(Debug)]
+struct Scan {
+    generation: u32,
+    /// None when it is through, and the children and expectations are left.
+    dump: Option<Dump>,
+    /// Connections with a master, which is to come first; read again then.
+    children: Vec<Key>,
+}
+
+/// Children that one chunk reads again at most.
+const CHILDREN_AT_ONCE: usize = 128;
 
 impl Source {
     /// Subscribes to the changes of the calling thread's network namespace; `buffer_bytes` as in
@@ -35,16 +62,32 @@ impl Source {
     /// # Errors
     /// [`NetlinkError::Open`] without the privilege or the kernel module.
     pub fn open(scope: Scope, buffer_bytes: usize) -> Result<Self, NetlinkError> {
+        let events = EventSource::open(buffer_bytes)?;
+        let expected = ExpectationSource::open(EXPECTATION_BUFFER_BYTES)?;
+        let wakeup = Wakeup::new()?;
+        wakeup.watch(events.as_fd())?;
+        wakeup.watch(expected.as_fd())?;
         Ok(Self {
-            events: EventSource::open(buffer_bytes)?,
+            events,
+            expected,
+            wakeup,
             buffer_bytes,
             fetcher: Fetcher::open()?,
+            guard: ResetGuard::open()?,
+            ignored: None,
             scope,
-            dump: None,
+            scan: None,
             waiting: Vec::new(),
             buffer: BytesMut::new(),
             malformed: 0,
         })
+    }
+
+    /// Leaves out what the sink with the netlink port `port` does, if this element also holds
+    /// connections for others in the same table: as [`EventSource::ignore`], also after overruns.
+    pub const fn ignore(&mut self, port: u32) {
+        self.ignored = Some(port);
+        self.events.ignore(port);
     }
 
     /// Appends waiting changes to `out`; never blocks for longer than the kernel takes to answer.
@@ -57,16 +100,61 @@ impl Source {
         let outcome = self.events.read(&mut self.waiting)?;
         let mut waiting = std::mem::take(&mut self.waiting);
         for event in waiting.drain(..) {
+            self.guard.observe(&event, &self.scope)?;
             if let Some(change) = self.change(event)? {
                 out.push(SenderInput::Change(change));
             }
         }
         self.waiting = waiting;
-        if outcome == ReadOutcome::Overrun {
+        // A refusal leaves the connection closed, as it would be without the guard.
+        self.guard.flush()?;
+        let agreed = self.read_expectations(out)?;
+        if outcome == ReadOutcome::Overrun || agreed == ReadOutcome::Overrun {
             self.malformed += self.events.malformed();
             self.events = EventSource::open(self.buffer_bytes)?;
+            if let Some(port) = self.ignored {
+                self.events.ignore(port);
+            }
+            self.wakeup.watch(self.events.as_fd())?;
             out.push(SenderInput::Overrun);
+            return Ok(ReadOutcome::Overrun);
         }
+        Ok(outcome)
+    }
+
+    /// What helpers agreed on, after the connections that did.
+    fn read_expectations(
+        &mut self,
+        out: &mut Vec<SenderInput>,
+    ) -> Result<ReadOutcome, NetlinkError> {
+        let mut changes = Vec::new();
+        let outcome = self.expected.read(&mut changes)?;
+        let mut masters = Vec::new();
+        self.expected.masters(Instant::now(), &mut masters)?;
+        if !changes.is_empty() || !masters.is_empty() {
+            self.wakeup.at(self.expected.masters_due())?;
+        }
+        masters.retain(|entry| self.scope.covers(entry));
+        for entry in masters {
+            let item = self.item(entry);
+            let is_new = false;
+            out.push(SenderInput::Change(Change::Put { item, is_new }));
+        }
+        let covered = |change: &ExpectationEvent| match change {
+            ExpectationEvent::New(one) => one.key.is_covered_by(&self.scope),
+            ExpectationEvent::Destroy(key) => key.is_covered_by(&self.scope),
+        };
+        out.extend(changes.iter().filter(|one| covered(one)).map(|change| {
+            SenderInput::Change(match change {
+                ExpectationEvent::New(one) => Change::Put {
+                    item: expectations::item(one),
+                    is_new: true,
+                },
+                ExpectationEvent::Destroy(key) => Change::Delete {
+                    key: expectations::item_key(key),
+                },
+            })
+        }));
         Ok(outcome)
     }
 
@@ -75,13 +163,17 @@ impl Source {
     /// # Errors
     /// As [`Dump::start`].
     pub fn start_scan(&mut self, generation: u32) -> Result<(), NetlinkError> {
-        self.dump = Some((generation, Dump::start(Family::All)?));
+        self.scan = Some(Scan {
+            generation,
+            dump: Some(Dump::start(Family::All)?),
+            children: Vec::new(),
+        });
         Ok(())
     }
 
     /// Drops the reading under way.
     pub fn abort_scan(&mut self) {
-        self.dump = None;
+        self.scan = None;
     }
 
     /// Reads the next chunk of the table, or nothing when no reading is under way.
@@ -89,33 +181,61 @@ impl Source {
     /// # Errors
     /// As [`Dump::next_chunk`]: the reading is over then, start another one.
     pub fn read_chunk(&mut self) -> Result<Option<SenderInput>, NetlinkError> {
-        let Some((generation, mut dump)) = self.dump.take() else {
+        let Some(mut scan) = self.scan.take() else {
             return Ok(None);
         };
+        let generation = scan.generation;
+        let (items, is_last) = match scan.dump.take() {
+            Some(dump) => (self.read_table(&mut scan, dump)?, false),
+            None if scan.children.is_empty() => (self.read_expected()?, true),
+            None => (self.read_children(&mut scan)?, false),
+        };
+        self.scan = Some(scan).filter(|_| !is_last);
+        Ok(Some(SenderInput::ScanChunk {
+            generation,
+            items,
+            is_last,
+        }))
+    }
+
+    fn read_table(&mut self, scan: &mut Scan, mut dump: Dump) -> Result<Vec<Item>, NetlinkError> {
         let mut entries = Vec::new();
         let progress = dump.next_chunk(&mut entries)?;
         entries.retain(|entry| self.scope.covers(entry));
-        let is_last = match progress {
-            DumpProgress::More => {
-                self.dump = Some((generation, dump));
-                false
-            }
+        scan.dump = match progress {
+            DumpProgress::More => Some(dump),
             // The kernel says that it left entries out: all over again, in the same scan.
             DumpProgress::Done if dump.interrupted() => {
-                self.dump = Some((generation, Dump::start(Family::All)?));
-                false
+                scan.children.clear();
+                Some(Dump::start(Family::All)?)
             }
             DumpProgress::Done => {
                 self.malformed += dump.malformed();
-                true
+                None
             }
         };
-        let items = entries.into_iter().map(|entry| self.item(entry));
-        Ok(Some(SenderInput::ScanChunk {
-            generation,
-            items: items.collect(),
-            is_last,
-        }))
+        let (children, others): (Vec<_>, Vec<_>) = entries
+            .into_iter()
+            .partition(|entry| entry.master.is_some());
+        scan.children.extend(children.iter().map(|entry| entry.key));
+        Ok(others.into_iter().map(|entry| self.item(entry)).collect())
+    }
+
+    fn read_children(&mut self, scan: &mut Scan) -> Result<Vec<Item>, NetlinkError> {
+        let rest = scan.children.len().saturating_sub(CHILDREN_AT_ONCE);
+        let mut items = Vec::new();
+        for key in scan.children.drain(rest..) {
+            if let Some(entry) = self.fetcher.get(&key)? {
+                items.push(self.item(entry));
+            }
+        }
+        Ok(items)
+    }
+
+    fn read_expected(&self) -> Result<Vec<Item>, NetlinkError> {
+        let mut expected = dump_expectations()?;
+        expected.retain(|one| one.key.is_covered_by(&self.scope));
+        Ok(expected.iter().map(expectations::item).collect())
     }
 
     /// Messages of the kernel that were not understood; 0 with a known kernel.
@@ -154,7 +274,8 @@ impl Source {
         Ok(Some(change))
     }
 
-    /// The connection of an UPDATE event, of which ctnetlink tells only what changed.
+    /// The connection of an UPDATE event, of which ctnetlink tells only what changed (and its master
+    /// hardly ever).
     fn whole(&mut self, entry: Entry) -> Result<Option<Entry>, NetlinkError> {
         self.fetcher.get(&entry.key)
     }
@@ -176,8 +297,8 @@ impl Source {
 const BUFFER_BYTES: usize = 16 * 1024;
 
 impl AsFd for Source {
-    /// Readable when changes wait. It changes with an overrun.
+    /// Readable when changes wait.
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.events.as_fd()
+        self.wakeup.as_fd()
     }
 }

@@ -30,5 +30,6 @@ pub(crate) fn udp_entry(src: &str, dst: &str) -> Entry {
         labels: None,
         seq_adjust: [None; 2],
         helper: None,
+        master: None,
     }
 }

@@ -4,13 +4,14 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 
+use crate::control_socket::{self, ControlSocketError};
 use crate::netlink::{self, ACK, Body};
 use crate::sysctl::{self, Family, SysctlError};
 
@@ -49,7 +50,7 @@ pub enum TableFamily {
 }
 
 impl TableFamily {
-    const fn number(self) -> u8 {
+    pub(crate) const fn number(self) -> u8 {
         match self {
             Self::Inet => 1,
             Self::Ip => 2,
@@ -96,11 +97,10 @@ pub(crate) fn nftables_answers() -> bool {
 }
 
 fn ask_for_table(family: TableFamily, table: &str) -> io::Result<()> {
-    const NFNL_SUBSYS_NFTABLES: u16 = 10;
     const NFT_MSG_GETTABLE: u16 = 1;
     const NFTA_TABLE_NAME: u16 = 1;
     let body = Body::new(&[family.number(), 0, 0, 0]).text(NFTA_TABLE_NAME, table);
-    let kind = NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_GETTABLE;
+    let kind = netlink::NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_GETTABLE;
     netlink::request(netlink::NETFILTER, kind, ACK, &body).map(drop)
 }
 
@@ -169,6 +169,17 @@ pub enum FunctionProbe {
         /// How long it may take.
         timeout: Duration,
     },
+    /// A question to the function's control socket; it works when the answer has some text.
+    Ask {
+        /// The Unix socket.
+        socket: PathBuf,
+        /// The line that is sent.
+        send: String,
+        /// What the answer has to contain.
+        expect: String,
+        /// How long it may take.
+        timeout: Duration,
+    },
 }
 
 /// Why a function probe did not succeed.
@@ -203,6 +214,19 @@ pub enum ProbeFailure {
         /// How long it may take.
         timeout: Duration,
     },
+    /// The control socket does not answer.
+    #[error(transparent)]
+    NoAnswer(#[from] ControlSocketError),
+    /// It answers something else.
+    #[error("the answer of {} to '{send}' has no '{expect}'", socket.display())]
+    Unexpected {
+        /// The socket.
+        socket: PathBuf,
+        /// What was asked.
+        send: String,
+        /// What was expected.
+        expect: String,
+    },
 }
 
 impl FunctionProbe {
@@ -211,34 +235,52 @@ impl FunctionProbe {
     /// # Errors
     /// [`ProbeFailure`], which all mean that the function is not known to work.
     pub fn run(&self) -> Result<(), ProbeFailure> {
-        let Self::Exec { command, timeout } = self;
-        let (program, arguments) = command.split_first().ok_or(ProbeFailure::NoCommand)?;
-        let failed = |source| ProbeFailure::Start {
-            program: program.clone(),
-            source,
-        };
-        let child = Command::new(program)
-            // It must not speak to the service manager in the agent's name.
-            .env_remove("NOTIFY_SOCKET")
-            .args(arguments)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            // A group of its own, so that what it has started can be ended with it.
-            .process_group(0)
-            .spawn()
-            .map_err(failed)?;
-        match finish(child, *timeout).map_err(failed)? {
-            Some(status) if status.success() => Ok(()),
-            Some(status) => Err(ProbeFailure::Failed {
-                program: program.clone(),
-                status,
-            }),
-            None => Err(ProbeFailure::TimedOut {
-                program: program.clone(),
-                timeout: *timeout,
-            }),
+        match self {
+            Self::Exec { command, timeout } => execute(command, *timeout),
+            Self::Ask {
+                socket,
+                send,
+                expect,
+                timeout,
+            } => match control_socket::ask(socket, send, *timeout)?.contains(expect) {
+                true => Ok(()),
+                false => Err(ProbeFailure::Unexpected {
+                    socket: socket.clone(),
+                    send: send.clone(),
+                    expect: expect.clone(),
+                }),
+            },
         }
+    }
+}
+
+fn execute(command: &[String], timeout: Duration) -> Result<(), ProbeFailure> {
+    let (program, arguments) = command.split_first().ok_or(ProbeFailure::NoCommand)?;
+    let failed = |source| ProbeFailure::Start {
+        program: program.clone(),
+        source,
+    };
+    let child = Command::new(program)
+        // It must not speak to the service manager in the agent's name.
+        .env_remove("NOTIFY_SOCKET")
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        // A group of its own, so that what it has started can be ended with it.
+        .process_group(0)
+        .spawn()
+        .map_err(failed)?;
+    match finish(child, timeout).map_err(failed)? {
+        Some(status) if status.success() => Ok(()),
+        Some(status) => Err(ProbeFailure::Failed {
+            program: program.clone(),
+            status,
+        }),
+        None => Err(ProbeFailure::TimedOut {
+            program: program.clone(),
+            timeout,
+        }),
     }
 }
 

@@ -10,10 +10,12 @@
 
 pub mod addresses;
 pub mod announce;
+pub mod control_socket;
 mod frames;
 pub mod health;
 pub mod link_watch;
 pub mod links;
+pub mod nat_map;
 mod netlink;
 mod packet;
 pub mod preflight;

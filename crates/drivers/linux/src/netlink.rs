@@ -12,6 +12,9 @@ pub(crate) const ROUTE: isize = 0;
 /// Protocol of netfilter messages (`NETLINK_NETFILTER`).
 pub(crate) const NETFILTER: isize = 12;
 
+/// The subsystem of nftables within [`NETFILTER`].
+pub(crate) const NFNL_SUBSYS_NFTABLES: u16 = 10;
+
 const REQUEST: u16 = 1;
 pub(crate) const ACK: u16 = 4;
 pub(crate) const DUMP: u16 = 0x300;
@@ -71,19 +74,12 @@ pub(crate) fn request(
     flags: u16,
     body: &Body,
 ) -> io::Result<Vec<Message>> {
-    const SEQUENCE: u32 = 1;
     let mut socket = Socket::new(protocol)?;
     socket.bind_auto()?;
     socket.connect(&SocketAddr::new(0, 0))?;
 
-    let length = u32::try_from(HEADER_BYTES + body.0.len()).map_err(io::Error::other)?;
     let mut request = Vec::with_capacity(HEADER_BYTES + body.0.len());
-    request.extend(length.to_ne_bytes());
-    request.extend(kind.to_ne_bytes());
-    request.extend((REQUEST | flags).to_ne_bytes());
-    request.extend(SEQUENCE.to_ne_bytes());
-    request.extend([0; 4]);
-    request.extend(&body.0);
+    append(&mut request, kind, flags, body)?;
     socket.send(&request, 0)?;
 
     let mut answers = Vec::new();
@@ -106,6 +102,52 @@ pub(crate) fn request(
             }
         }
     }
+}
+
+/// Has nftables carry out all of `batch` (kind, flags, body) or nothing of it.
+pub(crate) fn nftables_batch(batch: &[(u16, u16, Body)]) -> io::Result<()> {
+    const BATCH_BEGIN: u16 = 16;
+    const BATCH_END: u16 = 17;
+    let mut socket = Socket::new(NETFILTER)?;
+    socket.bind_auto()?;
+    socket.connect(&SocketAddr::new(0, 0))?;
+    // It has answered before `send` returns.
+    socket.set_non_blocking(true)?;
+
+    let [high, low] = NFNL_SUBSYS_NFTABLES.to_be_bytes();
+    let mut request = Vec::new();
+    append(&mut request, BATCH_BEGIN, 0, &Body::new(&[0, 0, high, low]))?;
+    for (kind, flags, body) in batch {
+        append(&mut request, *kind, ACK | flags, body)?;
+    }
+    append(&mut request, BATCH_END, 0, &Body::new(&[0, 0, high, low]))?;
+    socket.send(&request, 0)?;
+
+    let mut acknowledged = 0;
+    while acknowledged < batch.len() {
+        let (datagram, _) = socket.recv_from_full()?;
+        for message in messages(&datagram).filter(|m| m.kind == KIND_ERROR) {
+            match message.body.first_chunk().map(|c| i32::from_ne_bytes(*c)) {
+                Some(0) => acknowledged += 1,
+                Some(code) => return Err(io::Error::from_raw_os_error(code.saturating_neg())),
+                None => return Err(io::ErrorKind::InvalidData.into()),
+            }
+        }
+    }
+    Ok(())
+}
+
+fn append(datagram: &mut Vec<u8>, kind: u16, flags: u16, body: &Body) -> io::Result<()> {
+    const SEQUENCE: u32 = 1;
+    let length = u32::try_from(HEADER_BYTES + body.0.len()).map_err(io::Error::other)?;
+    datagram.extend(length.to_ne_bytes());
+    datagram.extend(kind.to_ne_bytes());
+    datagram.extend((REQUEST | flags).to_ne_bytes());
+    datagram.extend(SEQUENCE.to_ne_bytes());
+    datagram.extend([0; 4]);
+    datagram.extend(&body.0);
+    datagram.resize(datagram.len().next_multiple_of(4), 0);
+    Ok(())
 }
 
 /// The messages of a datagram; a truncated one ends the iteration.

@@ -7,8 +7,8 @@ use anyhow::{Context as _, Result};
 use super::{GateLan, GateRules};
 use crate::command;
 use crate::namespaces::{
-    Namespace, ProcessMark, RULESET, Record, VIP_INSIDE_V4, VIP_INSIDE_V6, VIP_OUTSIDE_V4,
-    VIP_OUTSIDE_V6, write_sysctls,
+    Namespace, ProcessMark, Record, VIP_INSIDE_V4, VIP_INSIDE_V6, VIP_OUTSIDE_V4, VIP_OUTSIDE_V6,
+    ruleset, write_sysctls,
 };
 
 /// The addresses of the laboratory, with the virtual router ids that its rules know.
@@ -102,7 +102,7 @@ impl Row {
         }
         if rules == GateRules::Nat {
             gateway
-                .run(|| command::run("nft", &["-f", "-"], RULESET))
+                .run(|| command::run("nft", &["-f", "-"], &ruleset()))
                 .context("loading the rules of the gateway")?;
         }
         Ok(Self {

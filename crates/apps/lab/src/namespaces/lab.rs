@@ -231,7 +231,7 @@ impl Lab {
     /// (Re)loads the rules of the network function on a gateway.
     pub(crate) fn load_ruleset(&self, gateway: Gateway) -> Result<()> {
         self.namespace(gateway.name())?
-            .run(|| command::run("nft", &["-f", "-"], ruleset::RULESET))
+            .run(|| command::run("nft", &["-f", "-"], &ruleset()))
             .with_context(|| format!("loading the rules of {gateway}"))?;
         Ok(())
     }

@@ -15,8 +15,9 @@ pub use lab::{Lab, Stale};
 pub use namespace::Namespace;
 pub(crate) use record::{ProcessMark, Record};
 pub(crate) use rtnl::interface_index;
-pub(crate) use ruleset::RULESET;
 pub use ruleset::TABLE;
+pub(crate) use ruleset::ruleset;
+pub(crate) use ruleset::{BLOCK_MAP, BLOCKS_EACH};
 pub(crate) use topology::MONITOR_MAC;
 pub use topology::{
     Gateway, SERVER_V4, SERVER_V6, VIP_INSIDE_V4, VIP_INSIDE_V6, VIP_OUTSIDE_V4, VIP_OUTSIDE_V6,

@@ -122,6 +122,15 @@ impl Observer {
         answered.iter().filter(|by| **by == [true; 2]).count()
     }
 
+    /// Ends probe and tap: where the machine is wanted for something else.
+    pub(crate) fn halt(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        for thread in self.threads.drain(..) {
+            // A probe that panicked has nothing left to clean up.
+            let _panicked = thread.join();
+        }
+    }
+
     fn start_tap(&mut self, lab: &Lab) -> Result<()> {
         let switch = lab.namespace("switch")?;
         let ports = [
@@ -194,11 +203,7 @@ impl Observer {
 
 impl Drop for Observer {
     fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-        for thread in self.threads.drain(..) {
-            // A probe that panicked has nothing left to clean up.
-            let _panicked = thread.join();
-        }
+        self.halt();
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use super::conntrackd::Cache;
 use crate::namespaces::Gateway;
 use crate::run::Scheduling;
 
@@ -84,7 +85,11 @@ esac
 }
 
 /// `conntrackd.conf`: FTFW over the sync link.
-pub(super) fn conntrackd(gateway: Gateway, directory: &Path) -> String {
+pub(super) fn conntrackd(gateway: Gateway, directory: &Path, cache: Cache) -> String {
+    let disabled = match cache {
+        Cache::External => "Off",
+        Cache::Kernel => "On",
+    };
     let (own, peer) = match gateway {
         Gateway::Gw1 => ("10.3.0.1", "10.3.0.2"),
         Gateway::Gw2 => ("10.3.0.2", "10.3.0.1"),
@@ -102,7 +107,7 @@ pub(super) fn conntrackd(gateway: Gateway, directory: &Path) -> String {
         ACKWindowSize 300
         CommitTimeout 180
         PurgeTimeout 60
-        DisableExternalCache Off
+        DisableExternalCache {disabled}
         StartupResync on
     }}
     UDP {{

@@ -1,6 +1,7 @@
 //! keepalived + conntrackd, as found in Debian, through the same faults.
 
 mod config;
+mod conntrackd;
 mod install;
 
 use std::fs;
@@ -18,6 +19,7 @@ use crate::run::Scheduling;
 use crate::signals;
 use crate::system::{Scene, System};
 
+pub(crate) use conntrackd::{Cache, Conntrackd, ask as ask_conntrackd, log as conntrackd_log};
 pub(crate) use install::install_missing;
 
 /// The priority of the standby, and of a demoted active.
@@ -58,31 +60,20 @@ impl Keepalived {
 
     fn write_all(&self, lab: &Lab, gateway: Gateway) -> Result<()> {
         let directory = lab.directory();
-        let conf = directory.join(format!("{gateway}-conntrackd.conf"));
-        fs::write(&conf, config::conntrackd(gateway, directory))
-            .with_context(|| format!("writing {}", conf.display()))?;
+        conntrackd::write_configuration(lab, gateway, Cache::External)?;
         let script = directory.join(format!("{gateway}-notify.sh"));
-        fs::write(&script, config::notify_script(&conf))
-            .and_then(|()| fs::set_permissions(&script, fs::Permissions::from_mode(0o755)))
-            .with_context(|| format!("writing {}", script.display()))?;
+        fs::write(
+            &script,
+            config::notify_script(&conntrackd::configuration(lab, gateway)),
+        )
+        .and_then(|()| fs::set_permissions(&script, fs::Permissions::from_mode(0o755)))
+        .with_context(|| format!("writing {}", script.display()))?;
         self.write_keepalived(lab, gateway, own_priority(gateway))
     }
 
     fn start_conntrackd(&mut self, lab: &Lab, gateway: Gateway) -> Result<()> {
-        let conf = lab.directory().join(format!("{gateway}-conntrackd.conf"));
-        for leftover in ["conntrackd.lock", "conntrackd.ctl"] {
-            // Only there after a kill.
-            let _absent = fs::remove_file(lab.directory().join(format!("{gateway}-{leftover}")));
-        }
-        let mut command = Command::new("/usr/sbin/conntrackd");
-        command.arg("-C").arg(&conf);
-        let daemon = Daemon::start(lab, gateway.name(), "conntrackd", command)?;
-        self.conntrackd[gateway.index()] = Some(daemon);
-        let conf = conf.display().to_string();
-        signals::wait_for("conntrackd to answer", Duration::from_secs(10), || {
-            let asked = command::run("/usr/sbin/conntrackd", &["-C", &conf, "-s"], "");
-            Ok(asked.ok().map(|_| ()))
-        })
+        self.conntrackd[gateway.index()] = Some(conntrackd::start(lab, gateway)?);
+        Ok(())
     }
 
     fn start_keepalived(&mut self, lab: &Lab, gateway: Gateway) -> Result<()> {

@@ -9,6 +9,7 @@ mod manager;
 mod network;
 mod one_way;
 mod planned;
+mod ports;
 mod processes;
 mod reboot;
 mod resume;
@@ -165,6 +166,7 @@ const ALL: &[&dyn Scenario] = &[
     &vnf::VnfFail,
     &bulk::BulkKill::STANDBY,
     &bulk::BulkKill::ACTIVE,
+    &ports::NatPorts,
     &reboot::BothReboot,
     &flap::Flap,
     &disk::Disk::FULL,

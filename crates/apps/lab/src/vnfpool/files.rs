@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::Profile;
-use crate::namespaces::{Gateway, TABLE};
+use crate::namespaces::{BLOCK_MAP, BLOCKS_EACH, Gateway, TABLE};
 
 /// `element.toml` of a gateway whose certificates are in `directory`; `manager` is the control
 /// endpoint.
@@ -69,6 +69,7 @@ function = "nat-gateway"
 [[slot]]
 name = "main"
 preferred = "gw1"
+port_blocks = {{ map = "{BLOCK_MAP}", elements = ["gw1", "gw2"], blocks_each = {BLOCKS_EACH} }}
 {}{}{}{}"#,
         profile.in_file(),
         address("10.1.0.254/24", "inside", 11, "10.1.0.10"),

@@ -5,10 +5,13 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use vnfpool_lab::{
-    BenchOptions, DemoOptions, GateCostOptions, MatrixOptions, RunOptions, Scheduling,
+    BenchOptions, DemoOptions, GateCostOptions, MatrixOptions, RunOptions, Scheduling, StateOptions,
 };
 
-use super::args::{Bench, Demo, GateRules, LabCommand, LabGate, LabMatrix, LabRun, Profile, Rival};
+use super::args::{
+    Bench, BenchCommand, BenchState, BenchTakeover, Demo, GateRules, LabCommand, LabGate,
+    LabMatrix, LabRun, Profile, Rival, StateRival, StateRow,
+};
 use super::gate_cost::OwnGate;
 use super::output::Output;
 
@@ -42,8 +45,37 @@ pub(super) fn lab(command: &LabCommand, output: &mut Output) -> anyhow::Result<E
     Ok(ExitCode::SUCCESS)
 }
 
-/// Runs every scenario of the published figures, ours and the rival's.
+/// Measures the published figures: of takeovers, or of state replication.
 pub(super) fn bench(args: &Bench, output: &mut Output) -> anyhow::Result<ExitCode> {
+    match &args.command {
+        Some(BenchCommand::State(state)) => bench_state(state, output),
+        None => bench_takeover(&args.takeover, output),
+    }
+}
+
+fn bench_state(args: &BenchState, output: &mut Output) -> anyhow::Result<ExitCode> {
+    let row = |row: &StateRow| match row {
+        StateRow::Rate => vnfpool_lab::StateRow::Rate,
+        StateRow::Cpu => vnfpool_lab::StateRow::Cpu,
+        StateRow::Lag => vnfpool_lab::StateRow::Lag,
+    };
+    let options = StateOptions {
+        rows: args.only.iter().map(row).collect(),
+        rival: args.rival == StateRival::Conntrackd,
+        quick: args.quick,
+        json: args.json,
+        report: args.report.clone(),
+    };
+    let complete = vnfpool_lab::bench_state(&options, output.writer(), &mut io::stderr())?;
+    Ok(if complete {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+/// Runs every scenario of the published figures, ours and the rival's.
+fn bench_takeover(args: &BenchTakeover, output: &mut Output) -> anyhow::Result<ExitCode> {
     let options = BenchOptions {
         scenarios: args.scenarios.clone(),
         runs: args.runs,

@@ -3,7 +3,9 @@
 use std::path::Path;
 
 use anyhow::bail;
-use vnfpool_northbound::{ElementStatus, PoolStatus, QuarantineStatus, SlotStatus};
+use vnfpool_northbound::{
+    ElementStatus, PoolStatus, PortBlocksStatus, QuarantineStatus, SlotStatus,
+};
 
 use super::args::Status;
 use super::output::{Output, clean, table};
@@ -64,6 +66,11 @@ fn print_pool(pool: &PoolStatus, output: &mut Output) -> anyhow::Result<()> {
                 "  {}: lease {lease} ms, heartbeat {heartbeat} ms; {reason}",
                 slot.name
             )))?;
+        }
+    }
+    for slot in &pool.slots {
+        if let Some(blocks) = &slot.port_blocks {
+            output.line(clean(&port_blocks_line(slot, blocks)))?;
         }
     }
     let header = [
@@ -153,6 +160,23 @@ fn quarantine_line(element: &ElementStatus, quarantine: &QuarantineStatus) -> St
          {at_latest}: {reason}",
         element.id
     )
+}
+
+fn port_blocks_line(slot: &SlotStatus, blocks: &PortBlocksStatus) -> String {
+    let each = blocks.in_map.iter().map(|(element, block)| {
+        let in_use = if slot.active.as_ref() == Some(element) {
+            " (in use)"
+        } else {
+            ""
+        };
+        format!("{element} {block}{in_use}")
+    });
+    let each: Vec<_> = each.collect();
+    let each = match each.is_empty() {
+        true => "none is set".to_owned(),
+        false => each.join(", "),
+    };
+    format!("  {}: of {} port blocks {each}", slot.name, blocks.count)
 }
 
 fn ago(milliseconds: u64) -> String {

@@ -21,6 +21,8 @@ use vnfpool_wire::datagram::NodeId;
 
 pub(super) use self::configure::paths_to;
 use self::faults::Faults;
+use super::blocks::Blocks;
+use super::drain;
 use super::hooks::{Call, HookKind, HookRunner, RolesTold};
 use super::inheritance::SetupKeeper;
 use super::mesh::Mesh;
@@ -60,6 +62,7 @@ pub(crate) struct Agent {
     /// None without a socket for functions of their own.
     pub(super) sdk: Option<Arc<Hub>>,
     pub(super) mesh: Arc<Mesh>,
+    pub(super) blocks: Blocks,
     pub(super) hooks: HookRunner,
     pub(super) rejections: Arc<RejectionCounters>,
     /// Rung when roles or connections have changed.
@@ -101,6 +104,7 @@ pub(super) struct Parts {
     /// None without a socket for functions of their own.
     pub(super) sdk: Option<Arc<Hub>>,
     pub(super) mesh: Arc<Mesh>,
+    pub(super) blocks: Blocks,
     pub(super) rejections: Arc<RejectionCounters>,
     pub(super) plane: Arc<Mutex<Option<DataPlane>>>,
     pub(super) realtime: Arc<Mutex<String>>,
@@ -118,6 +122,7 @@ impl Agent {
             sync: parts.sync,
             sdk: parts.sdk,
             mesh: parts.mesh,
+            blocks: parts.blocks,
             hooks,
             rejections: parts.rejections,
             changed: Notify::new(),
@@ -149,7 +154,7 @@ impl Agent {
     }
 
     /// What keeps the configuration from being carried out; the element cannot serve with it.
-    fn set_setup_fault(&self, fault: Option<String>) {
+    pub(super) fn set_setup_fault(&self, fault: Option<String>) {
         let tell = |able| self.pulse.input_all(Input::Able(able));
         if !self.faults.set_setup(fault.as_deref(), tell) {
             return;
@@ -303,6 +308,7 @@ impl Agent {
     pub(super) fn report(&self) -> ElementReport {
         let faults = self.faults.list();
         let (view, figures, at) = (self.pulse.view(), self.sync.figures(), now());
+        let blocks = self.blocks.in_map();
         let slots = view.slots.iter().map(|(id, slot)| {
             let figures = figures.get(id).cloned().unwrap_or_default();
             let margin = slot.lease_margin.map_or(0, |m| m.as_micros());
@@ -319,6 +325,7 @@ impl Agent {
                 sync_lag_us: u64::try_from(lag.as_micros()).unwrap_or(u64::MAX),
                 silence_excess_us: u64::try_from(slot.silence_excess.as_micros())
                     .unwrap_or(u64::MAX),
+                port_block: blocks.get(id).copied().map(u32::from),
             }
         });
         ElementReport {
@@ -333,24 +340,32 @@ impl Agent {
     pub(super) fn switch_over(self: &Arc<Self>, command: &SwitchoverCommand) {
         let slot = SlotId(command.slot);
         tracing::info!(%slot, reason = command.reason, "switchover");
+        let (agent, id) = (Arc::clone(self), command.id);
+        tokio::spawn(async move {
+            let serves = agent.to_hand_over().contains(&slot);
+            let drain = agent.config.drain.clone().filter(|_| serves);
+            let hand_over = agent.hand_over_for(slot, id);
+            drain::around(drain, hand_over).await;
+        });
+    }
+
+    /// Hands a slot over because the manager's command `id` says so, and answers it.
+    async fn hand_over_for(&self, slot: SlotId, id: u64) {
         let asked = Asked {
             slot,
-            id: command.id,
+            id,
             since: Instant::now(),
         };
         self.state().switchovers.push(asked);
-        let agent = Arc::clone(self);
-        tokio::spawn(async move {
-            while asked.since.elapsed() < SWITCHOVER_TIME_MAX {
-                if !agent.state().switchovers.contains(&asked) {
-                    return;
-                }
-                agent.pulse.input(slot, Input::HandOver);
-                tokio::time::sleep(ASK_AGAIN).await;
+        while asked.since.elapsed() < SWITCHOVER_TIME_MAX {
+            if !self.state().switchovers.contains(&asked) {
+                return;
             }
-            let text = "the successor did not take over in time";
-            agent.end_switchovers(|waiting| waiting == asked, false, text);
-        });
+            self.pulse.input(slot, Input::HandOver);
+            tokio::time::sleep(ASK_AGAIN).await;
+        }
+        let text = "the successor did not take over in time";
+        self.end_switchovers(|waiting| waiting == asked, false, text);
     }
 
     /// A handover was refused. A successor that was armed just now has not been heard in this
@@ -415,6 +430,7 @@ impl Agent {
                 let peer = peer.map_or(0, |p| p.node.0);
                 tracing::info!(slot = name, %epoch, %role, peer, cause = cause.as_str(), "role");
                 self.tell_function(slot, name, epoch, role);
+                self.blocks.tell_role(slot, role == Role::Active);
                 self.tell_role(slot, epoch, role, cause.as_str());
                 self.changed.notify_one();
             }

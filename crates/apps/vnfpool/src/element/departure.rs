@@ -6,6 +6,7 @@ use vnfpool_model::SlotId;
 use vnfpool_succession::element::Input;
 
 use super::agent::{ASK_AGAIN, Agent};
+use super::drain;
 
 /// How long a stopping agent tries to hand its slots over.
 const HAND_OVER_TIME_MAX: Duration = Duration::from_secs(2);
@@ -22,6 +23,17 @@ pub(super) async fn hand_over_all(agent: &Agent) {
     if !agent.serves() {
         return;
     }
+    let drain = agent.config.drain.clone();
+    let drain = drain.filter(|_| !agent.to_hand_over().is_empty());
+    drain::around(drain, hand_over(agent)).await;
+    if agent.serves() {
+        tracing::warn!("stopping without a successor: nobody serves until another element can");
+    }
+    // The successor's first heartbeats want an answer: it counts on us for a moment more.
+    tokio::time::sleep(Duration::from_millis(100)).await;
+}
+
+async fn hand_over(agent: &Agent) {
     let began = Instant::now();
     let ask = |slot| {
         let patient = began.elapsed() < RESIGN_AFTER;
@@ -33,11 +45,6 @@ pub(super) async fn hand_over_all(agent: &Agent) {
         agent.pulse.input(slot, input);
     };
     ask_until_done(|| agent.to_hand_over(), ask).await;
-    if agent.serves() {
-        tracing::warn!("stopping without a successor: nobody serves until another element can");
-    }
-    // The successor's first heartbeats want an answer: it counts on us for a moment more.
-    tokio::time::sleep(Duration::from_millis(100)).await;
 }
 
 async fn ask_until_done(to_hand_over: impl Fn() -> Vec<SlotId>, mut ask: impl FnMut(SlotId)) {

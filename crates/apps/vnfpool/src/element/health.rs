@@ -12,7 +12,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use vnfpool_config::{Family, Health, Probe};
+use vnfpool_config::{Family, Health, Probe, ProbeTest};
 use vnfpool_linux::health::{
     FunctionProbe, ProcessWatch, TableFamily, forwarding_is_on, table_exists,
 };
@@ -298,12 +298,24 @@ impl Prober {
         let answer = Arc::new(Mutex::new(Answer::none()));
         let result = Arc::clone(&answer);
         let Probe {
-            command,
+            test,
             interval,
             timeout,
         } = probe;
+        let probe = match test {
+            ProbeTest::Command(command) => FunctionProbe::Exec { command, timeout },
+            ProbeTest::Socket {
+                socket,
+                send,
+                expect,
+            } => FunctionProbe::Ask {
+                socket,
+                send,
+                expect,
+                timeout,
+            },
+        };
         let run = move || {
-            let probe = FunctionProbe::Exec { command, timeout };
             while !stop.load(Ordering::Relaxed) {
                 let fault = probe.run().err().map(|error| error.to_string());
                 *result.lock().unwrap_or_else(PoisonError::into_inner) = Answer::now(fault);

@@ -12,8 +12,10 @@
 //! Only `pulse` is on the way of a takeover; everything else may be slow without doing harm.
 
 mod agent;
+mod blocks;
 mod control;
 mod departure;
+mod drain;
 mod figures;
 mod health;
 mod hooks;
@@ -50,6 +52,7 @@ use vnfpool_transport::token::Token;
 use vnfpool_transport::{Identity, RejectionCounters};
 
 use self::agent::{Agent, Parts};
+use self::blocks::Blocks;
 use self::inheritance::{Estate, Inherited, SetupKeeper};
 use self::mesh::Mesh;
 use self::plane::DataPlane;
@@ -201,6 +204,7 @@ async fn serve_behind(start: Start) -> anyhow::Result<()> {
         Arc::clone(&rejections),
         continuity,
     )?;
+    let blocks = Blocks::start(config.element.clone(), &config.dir)?;
     let agent = Arc::new(Agent::new(Parts {
         config,
         credentials,
@@ -209,6 +213,7 @@ async fn serve_behind(start: Start) -> anyhow::Result<()> {
         sync,
         sdk: sdk.clone(),
         mesh,
+        blocks,
         rejections,
         plane: Arc::clone(&plane),
         realtime,

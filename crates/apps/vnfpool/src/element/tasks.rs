@@ -73,7 +73,10 @@ async fn mend(agent: Arc<Agent>) {
     let mut interval = tokio::time::interval(MEND_INTERVAL);
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
-        interval.tick().await;
+        tokio::select! {
+            _ = interval.tick() => {}
+            fault = agent.blocks.trouble() => agent.set_setup_fault(Some(fault)),
+        }
         agent.mend().await;
     }
 }

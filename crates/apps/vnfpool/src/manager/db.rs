@@ -25,7 +25,7 @@ use super::shared::lock;
 
 /// The layout of every record. The store of another layout is refused: there has been no release
 /// whose stores would have to be read.
-const LAYOUT: u8 = 2;
+const LAYOUT: u8 = 3;
 
 /// Completions for slot records carry this bit.
 const SLOT_BIT: u64 = 1 << 63;

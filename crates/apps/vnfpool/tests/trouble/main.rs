@@ -10,10 +10,12 @@
     reason = "a failing test is what unwrap says, and its logs belong to its output"
 )]
 
+mod blocks;
 mod clock;
 mod daemon;
 mod evidence;
 mod fencing;
+mod haproxy;
 mod hooks;
 mod hostile;
 mod ipv6;

@@ -334,7 +334,12 @@ impl Site {
 
     /// Starts the element of a gateway as it should be.
     pub(crate) fn start_element(&self, gateway: Gateway) {
-        let file = self.write(&format!("{gateway}.toml"), &self.element_file(gateway));
+        self.start_element_of(gateway, &self.element_file(gateway));
+    }
+
+    /// Starts the element of a gateway as a file says.
+    pub(crate) fn start_element_of(&self, gateway: Gateway, text: &str) {
+        let file = self.write(&format!("{gateway}.toml"), text);
         let daemon = self.start_with(gateway, &file, &format!("{gateway}.log"));
         *self.elements[gateway.index()].borrow_mut() = Some(daemon);
     }

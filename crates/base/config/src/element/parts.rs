@@ -62,15 +62,45 @@ pub struct Ruleset {
     pub table: String,
 }
 
-/// A command that exits 0 while the function works.
+/// A test of the function, again and again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Probe {
-    /// The program and its arguments.
-    pub command: Vec<String>,
+    /// What is done.
+    pub test: ProbeTest,
     /// Time from one start to the next.
     pub interval: Duration,
     /// When it counts as failed.
     pub timeout: Duration,
+}
+
+/// What a probe does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ProbeTest {
+    /// A program and its arguments, which exits 0 while the function works.
+    Command(Vec<String>),
+    /// A question to the function's control socket.
+    Socket {
+        /// The Unix socket.
+        socket: PathBuf,
+        /// The line that is sent.
+        send: String,
+        /// What the answer contains while the function works.
+        expect: String,
+    },
+}
+
+/// What is said to the function's control socket around a planned handover, so that it ends what it
+/// can end first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Drain {
+    /// The Unix socket.
+    pub socket: PathBuf,
+    /// The line that is sent before.
+    pub begin: String,
+    /// The line that is sent afterwards, whether it was handed over or not.
+    pub end: String,
+    /// The time between `begin` and the handover.
+    pub time: Duration,
 }
 
 /// Commands on changes of role: ordered, one at a time, never in the way of a takeover.
@@ -208,6 +238,21 @@ pub(super) fn read_health(table: Table<'_>) -> Health {
 }
 
 fn read_probe(table: Table<'_>) -> Option<Probe> {
+    let test = match table.has("socket") {
+        true => read_socket_test(&table),
+        false => read_command_test(&table),
+    };
+    let interval = millis::<1, 3_600_000>(&table, "interval_ms").unwrap_or(PROBE_INTERVAL);
+    let timeout = millis::<1, 3_600_000>(&table, "timeout_ms").unwrap_or(PROBE_TIMEOUT);
+    table.finish();
+    Some(Probe {
+        test: test?,
+        interval,
+        timeout,
+    })
+}
+
+fn read_command_test(table: &Table<'_>) -> Option<ProbeTest> {
     let command = table.required::<Vec<String>>("command");
     if command.as_ref().is_some_and(Vec::is_empty) {
         table.error(
@@ -216,14 +261,49 @@ fn read_probe(table: Table<'_>) -> Option<Probe> {
             None,
         );
     }
-    let interval = millis::<1, 3_600_000>(&table, "interval_ms").unwrap_or(PROBE_INTERVAL);
-    let timeout = millis::<1, 3_600_000>(&table, "timeout_ms").unwrap_or(PROBE_TIMEOUT);
-    table.finish();
-    Some(Probe {
-        command: command?,
-        interval,
-        timeout,
+    command.map(ProbeTest::Command)
+}
+
+fn read_socket_test(table: &Table<'_>) -> Option<ProbeTest> {
+    if table.has("command") {
+        table.error(
+            "command",
+            "command: a probe with a socket has none",
+            Some("remove one of them"),
+        );
+    }
+    let (socket, send, expect) = (
+        table.required("socket"),
+        read_line(table, "send"),
+        read_line(table, "expect"),
+    );
+    Some(ProbeTest::Socket {
+        socket: socket?,
+        send: send?,
+        expect: expect?,
     })
+}
+
+pub(super) fn read_drain(table: Table<'_>) -> Option<Drain> {
+    let socket = table.required("socket");
+    let (begin, end) = (read_line(&table, "begin"), read_line(&table, "end"));
+    let time = millis::<1, DRAIN_MS_MAX>(&table, "time_ms").unwrap_or(DRAIN_TIME);
+    table.finish();
+    Some(Drain {
+        socket: socket?,
+        begin: begin?,
+        end: end?,
+        time,
+    })
+}
+
+/// What is a line of text on a socket.
+fn read_line(table: &Table<'_>, key: &'static str) -> Option<String> {
+    let line = table.required::<String>(key)?;
+    if line.contains(['\n', '\r']) {
+        table.error(key, format!("{key}: expected a single line"), None);
+    }
+    Some(line)
 }
 
 pub(super) fn read_hooks(table: Table<'_>) -> Hooks {
@@ -323,6 +403,9 @@ fn check_interface(table: &Table<'_>, key: &str, name: &str) {
 /// `IFNAMSIZ` without the closing zero.
 const INTERFACE_BYTES_MAX: usize = 15;
 const HOOK_TIMEOUT: Duration = Duration::from_secs(5);
+const DRAIN_TIME: Duration = Duration::from_secs(1);
+/// An operator waits for a switchover no longer than that and some seconds.
+const DRAIN_MS_MAX: u32 = 3_000;
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 const PROBE_TIMEOUT: Duration = Duration::from_millis(500);
 const SDK_SOCKET: &str = "/run/vnfpool/sdk.sock";

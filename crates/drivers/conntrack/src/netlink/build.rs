@@ -10,14 +10,17 @@ use crate::entry::{
 use crate::tuple::{Key, Layer4, Tuple, Zone, ZoneDirection, protocol};
 
 /// Least seconds that a copy lives. The original is kept alive by its packets, of which the copy
-/// hears nothing; it is announced again by each refresh, which has to come before this is over.
-pub(crate) const COPY_TIMEOUT_S_MIN: u32 = 180;
+/// hears nothing; it is told of by each scan of the active's table, two of which have to come
+/// before this is over. If the original does end before, its end is told at once.
+pub(crate) const COPY_TIMEOUT_S_MIN: u32 = 60;
 
 /// How a connection is put into the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct CreateOptions {
     /// Whether the helper is named; not every kernel has loaded every helper.
     pub(crate) helper: bool,
+    /// Whether the master is named; it has to be in the table.
+    pub(crate) master: bool,
 }
 
 /// Appends the request that creates `entry`, address translation included.
@@ -38,8 +41,12 @@ pub(crate) fn create(out: &mut Vec<u8>, sequence: u32, entry: &Entry, options: C
         if let Some(translation) = destination {
             put_translation(writer, CTA_NAT_DST, translation);
         }
+        if let Some(master) = entry.master.filter(|_| options.master) {
+            put_tuple(writer, CTA_TUPLE_MASTER, &master, Zone::default());
+        }
         writer.put(CTA_TIMEOUT, &copy_timeout_s(entry).to_be_bytes());
-        put_state(writer, entry);
+        // The kernel sets the bit of an expected connection itself, later.
+        put_state(writer, entry, 0);
         if let Some(name) = entry.helper.filter(|_| options.helper) {
             writer.nest(CTA_HELP, |help| {
                 let mut terminated = name.as_bytes().to_vec();
@@ -65,7 +72,9 @@ pub(crate) fn update(out: &mut Vec<u8>, sequence: u32, entry: &Entry) {
             if entry.timeout_s > 0 {
                 writer.put(CTA_TIMEOUT, &copy_timeout_s(entry).to_be_bytes());
             }
-            put_state(writer, entry);
+            // A copy that was made without its master differs in this bit: the kernel refuses
+            // the update, and the copy is made anew.
+            put_state(writer, entry, entry.status.0 & Status::EXPECTED);
         },
     );
 }
@@ -132,7 +141,7 @@ pub(crate) fn request_acknowledgement(out: &mut [u8], at: usize) {
     }
 }
 
-fn message(
+pub(super) fn message(
     out: &mut Vec<u8>,
     kind: u16,
     flags: u16,
@@ -158,7 +167,7 @@ const fn family(entry: &Entry) -> u8 {
     family_of(&entry.key.original)
 }
 
-const fn family_of(tuple: &Tuple) -> u8 {
+pub(super) const fn family_of(tuple: &Tuple) -> u8 {
     if tuple.src.is_ipv4() {
         AF_INET
     } else {
@@ -177,7 +186,7 @@ fn copy_timeout_s(entry: &Entry) -> u32 {
     }
 }
 
-fn put_tuple(writer: &mut Writer<'_>, kind: u16, tuple: &Tuple, zone: Zone) {
+pub(super) fn put_tuple(writer: &mut Writer<'_>, kind: u16, tuple: &Tuple, zone: Zone) {
     writer.nest(kind, |writer| {
         writer.nest(CTA_TUPLE_IP, |writer| match (tuple.src, tuple.dst) {
             (IpAddr::V4(src), IpAddr::V4(dst)) => {
@@ -254,18 +263,21 @@ fn put_translation(writer: &mut Writer<'_>, kind: u16, translation: Translation)
     });
 }
 
-/// What both creation and update may say.
-fn put_state(writer: &mut Writer<'_>, entry: &Entry) {
+/// What both creation and update may say. `expected` is the bit that must be as it is.
+fn put_state(writer: &mut Writer<'_>, entry: &Entry, expected: u32) {
     // CONFIRMED must be there, or the kernel takes the request for an attempt to clear it; the
     // bits of translation are set by the kernel only.
-    let status = Status::CONFIRMED | (entry.status.0 & (Status::ASSURED | Status::SEEN_REPLY));
+    let status =
+        Status::CONFIRMED | expected | (entry.status.0 & (Status::ASSURED | Status::SEEN_REPLY));
     writer.put(CTA_STATUS, &status.to_be_bytes());
     writer.put(CTA_MARK, &entry.mark.to_be_bytes());
     match entry.state {
         ProtocolState::None => {}
         ProtocolState::Tcp(tcp) => writer.nest(CTA_PROTOINFO, |writer| {
             writer.nest(CTA_PROTOINFO_TCP, |writer| {
-                let [original, reply] = tcp.flags.map(|flags| [flags, tcp_flags::REPLICATED]);
+                let [original, reply] = tcp
+                    .flags
+                    .map(|flags| [flags & tcp_flags::REPLICATED, tcp_flags::REPLICATED]);
                 writer.put(CTA_PROTOINFO_STATE, &[tcp.state]);
                 writer.put(CTA_PROTOINFO_TCP_FLAGS_ORIGINAL, &original);
                 writer.put(CTA_PROTOINFO_TCP_FLAGS_REPLY, &reply);

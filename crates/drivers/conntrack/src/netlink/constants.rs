@@ -24,6 +24,15 @@ pub(crate) const CT_DELETE: u16 = SUBSYSTEM_CTNETLINK | 2;
 /// Multicast groups NEW (1), UPDATE (2) and DESTROY (3) as a bit mask.
 pub(crate) const CONNTRACK_GROUPS: u32 = 0b111;
 
+const SUBSYSTEM_CTNETLINK_EXP: u16 = 2 << 8;
+pub(crate) const EXP_NEW: u16 = SUBSYSTEM_CTNETLINK_EXP;
+pub(crate) const EXP_GET: u16 = SUBSYSTEM_CTNETLINK_EXP | 1;
+pub(crate) const EXP_DELETE: u16 = SUBSYSTEM_CTNETLINK_EXP | 2;
+
+/// Multicast groups EXP_NEW (4) and EXP_DESTROY (6) as a bit mask. The kernel never sends to
+/// EXP_UPDATE (5).
+pub(crate) const EXPECTATION_GROUPS: u32 = 0b10_1000;
+
 pub(crate) const AF_UNSPEC: u8 = 0;
 pub(crate) const AF_INET: u8 = 2;
 pub(crate) const AF_INET6: u8 = 10;
@@ -37,6 +46,7 @@ pub(crate) const CTA_NAT_SRC: u16 = 6;
 pub(crate) const CTA_TIMEOUT: u16 = 7;
 pub(crate) const CTA_MARK: u16 = 8;
 pub(crate) const CTA_NAT_DST: u16 = 13;
+pub(crate) const CTA_TUPLE_MASTER: u16 = 14;
 pub(crate) const CTA_SEQ_ADJ_ORIG: u16 = 15;
 pub(crate) const CTA_SEQ_ADJ_REPLY: u16 = 16;
 pub(crate) const CTA_ZONE: u16 = 18;
@@ -85,3 +95,17 @@ pub(crate) const CTA_PROTONAT_PORT_MIN: u16 = 1;
 pub(crate) const CTA_PROTONAT_PORT_MAX: u16 = 2;
 
 pub(crate) const CTA_HELP_NAME: u16 = 1;
+
+pub(crate) const CTA_EXPECT_MASTER: u16 = 1;
+pub(crate) const CTA_EXPECT_TUPLE: u16 = 2;
+pub(crate) const CTA_EXPECT_MASK: u16 = 3;
+pub(crate) const CTA_EXPECT_TIMEOUT: u16 = 4;
+pub(crate) const CTA_EXPECT_HELP_NAME: u16 = 6;
+pub(crate) const CTA_EXPECT_ZONE: u16 = 7;
+pub(crate) const CTA_EXPECT_FLAGS: u16 = 8;
+pub(crate) const CTA_EXPECT_CLASS: u16 = 9;
+pub(crate) const CTA_EXPECT_NAT: u16 = 10;
+pub(crate) const CTA_EXPECT_FN: u16 = 11;
+
+pub(crate) const CTA_EXPECT_NAT_DIR: u16 = 1;
+pub(crate) const CTA_EXPECT_NAT_TUPLE: u16 = 2;

@@ -7,6 +7,7 @@ use super::constants::*;
 use crate::entry::{
     Entry, EntryError, HelperName, ProtocolState, SctpInfo, SeqAdjust, Status, TcpInfo, tcp_flags,
 };
+use crate::expectation::ExpectationError;
 use crate::tuple::{Key, Layer4, Tuple, Zone, ZoneDirection, protocol};
 
 /// One netlink message in a received buffer.
@@ -15,6 +16,8 @@ pub(crate) struct Message<'a> {
     pub(crate) kind: u16,
     pub(crate) flags: u16,
     pub(crate) sequence: u32,
+    /// Netlink port of the socket whose request caused it; 0 for what a packet or a timer caused.
+    pub(crate) port: u32,
     /// What follows the netlink header.
     pub(crate) body: &'a [u8],
 }
@@ -32,6 +35,9 @@ pub enum ParseError {
     /// The attributes contradict each other.
     #[error("a conntrack message holds an impossible connection: {0}")]
     Entry(#[from] EntryError),
+    /// The attributes of an expectation contradict each other.
+    #[error("a conntrack message holds an impossible expectation: {0}")]
+    Expectation(#[from] ExpectationError),
 }
 
 /// Iterates over the messages of a received buffer; stops at the first one that does not fit.
@@ -42,11 +48,13 @@ pub(crate) fn messages(bytes: &[u8]) -> impl Iterator<Item = Message<'_>> {
         let body = rest.get(NETLINK_HEADER_BYTES..length)?;
         let kinds = ne32(rest, 4)?.to_ne_bytes();
         let sequence = ne32(rest, 8)?;
+        let port = ne32(rest, 12)?;
         rest = rest.get(aligned(length)..).unwrap_or_default();
         Some(Message {
             kind: u16::from_ne_bytes([kinds[0], kinds[1]]),
             flags: u16::from_ne_bytes([kinds[2], kinds[3]]),
             sequence,
+            port,
             body,
         })
     })
@@ -67,11 +75,16 @@ pub(crate) fn entry(message: &Message<'_>) -> Result<Entry, ParseError> {
     let mut original = None;
     let mut reply = None;
     let mut zone = Zone::default();
+    let mut master = None;
     let mut parsed = Optional::default();
     for (kind, value) in attributes(bytes) {
         match kind {
             CTA_TUPLE_ORIG => original = Some(tuple(value, ZoneDirection::Original, &mut zone)?),
             CTA_TUPLE_REPLY => reply = Some(tuple(value, ZoneDirection::Reply, &mut zone)?),
+            CTA_TUPLE_MASTER => {
+                let mut same = Zone::default();
+                master = Some(tuple(value, ZoneDirection::Both, &mut same)?);
+            }
             CTA_ZONE => {
                 zone = Zone {
                     id: be16(value).ok_or(missing("CTA_ZONE"))?,
@@ -92,6 +105,7 @@ pub(crate) fn entry(message: &Message<'_>) -> Result<Entry, ParseError> {
         labels: parsed.labels,
         seq_adjust: parsed.seq_adjust,
         helper: parsed.helper,
+        master,
     };
     entry.check()?;
     Ok(entry)
@@ -138,7 +152,11 @@ impl Optional {
     }
 }
 
-fn tuple(bytes: &[u8], direction: ZoneDirection, zone: &mut Zone) -> Result<Tuple, ParseError> {
+pub(super) fn tuple(
+    bytes: &[u8],
+    direction: ZoneDirection,
+    zone: &mut Zone,
+) -> Result<Tuple, ParseError> {
     if let Some(value) = find(bytes, CTA_TUPLE_ZONE) {
         *zone = Zone {
             id: be16(value).ok_or(missing("CTA_TUPLE_ZONE"))?,
@@ -173,7 +191,7 @@ fn tuple(bytes: &[u8], direction: ZoneDirection, zone: &mut Zone) -> Result<Tupl
     })
 }
 
-fn ip_addresses(bytes: &[u8]) -> Option<(IpAddr, IpAddr)> {
+pub(super) fn ip_addresses(bytes: &[u8]) -> Option<(IpAddr, IpAddr)> {
     if let (Some(src), Some(dst)) = (find(bytes, CTA_IP_V4_SRC), find(bytes, CTA_IP_V4_DST)) {
         let address = |value: &[u8]| Some(Ipv4Addr::from(<[u8; 4]>::try_from(value).ok()?));
         return Some((address(src)?.into(), address(dst)?.into()));
@@ -210,7 +228,8 @@ fn protocol_state(bytes: &[u8]) -> Result<ProtocolState, ParseError> {
         // struct nf_ct_tcp_flags: the flags, then a mask.
         let flags = |kind| {
             let value = find(tcp, kind).unwrap_or_default();
-            value.first().copied().unwrap_or_default() & tcp_flags::REPLICATED
+            value.first().copied().unwrap_or_default()
+                & (tcp_flags::REPLICATED | tcp_flags::IN_STEP)
         };
         return Ok(ProtocolState::Tcp(TcpInfo {
             state: find(tcp, CTA_PROTOINFO_STATE)
@@ -263,6 +282,6 @@ fn ne32(bytes: &[u8], at: usize) -> Option<u32> {
     word.try_into().ok().map(u32::from_ne_bytes)
 }
 
-const fn missing(attribute: &'static str) -> ParseError {
+pub(super) const fn missing(attribute: &'static str) -> ParseError {
     ParseError::Attribute { attribute }
 }

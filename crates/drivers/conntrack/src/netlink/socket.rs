@@ -88,6 +88,14 @@ impl Socket {
         })
     }
 
+    /// The port that the kernel gave the socket: events that its requests cause bear it.
+    pub(crate) fn port(&self) -> Result<u32, NetlinkError> {
+        let port = rustix::net::getsockname(&self.fd)
+            .and_then(SocketAddrNetlink::try_from)
+            .map(|address| address.pid());
+        port.map_err(|error| NetlinkError::Open(error.into()))
+    }
+
     pub(crate) fn send(&self, request: &[u8]) -> Result<(), NetlinkError> {
         loop {
             match rustix::net::send(&self.fd, request, SendFlags::empty()) {

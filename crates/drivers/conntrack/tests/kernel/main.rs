@@ -1,9 +1,17 @@
 //! Against the real kernel, in network namespaces of their own. Needs root.
 
 #[cfg(test)]
+mod blind;
+#[cfg(test)]
+mod expectation;
+#[cfg(test)]
 mod inject;
 #[cfg(test)]
+mod loops;
+#[cfg(test)]
 mod namespace;
+#[cfg(test)]
+mod protocols;
 #[cfg(test)]
 mod reset;
 #[cfg(test)]

@@ -37,7 +37,7 @@ pub(crate) fn send(packet: &[u8], to: SocketAddr) {
         .unwrap();
 }
 
-fn checksum(bytes: &[u8]) -> u16 {
+pub(crate) fn checksum(bytes: &[u8]) -> u16 {
     let words = bytes
         .chunks(2)
         .map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]])));

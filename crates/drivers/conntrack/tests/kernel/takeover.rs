@@ -8,15 +8,15 @@ use std::time::Duration;
 use bytes::BytesMut;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use vnfpool_conntrack::{
-    Entry, Event, EventSource, Family, ProtocolState, ReadOutcome, Scope, Sink, Status, codec,
-    dump_all, enable_events, make_strict,
+    Entry, Event, EventSource, Family, ProtocolState, ReadOutcome, Scope, Settled, Sink, Status,
+    codec, dump_all, enable_events, settle,
 };
 
 use crate::namespace::{Namespace, set};
 use crate::reset;
 
 /// Long enough for retransmissions on a busy machine; only failures wait for it.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
 const RULES: &str = r#"
 table inet gateway {
@@ -49,14 +49,19 @@ table inet gateway {
 "#;
 
 pub(crate) struct Lab {
-    client: Namespace,
-    server: Namespace,
-    gateways: [Namespace; 2],
+    pub(crate) client: Namespace,
+    pub(crate) server: Namespace,
+    pub(crate) gateways: [Namespace; 2],
     _switch: Namespace,
 }
 
 impl Lab {
     pub(crate) fn new() -> Self {
+        Self::with_rules([RULES; 2])
+    }
+
+    /// A laboratory whose gateways have the rulesets `rules`.
+    pub(crate) fn with_rules(rules: [&str; 2]) -> Self {
         let switch = Namespace::new("sw");
         switch.ip("link add br-in type bridge");
         switch.ip("link add br-out type bridge");
@@ -93,7 +98,7 @@ impl Lab {
                 set("ipv4/ip_forward", "1");
                 set("ipv6/conf/all/forwarding", "1");
             });
-            gateway.run("nft", "-f -", RULES);
+            gateway.run("nft", "-f -", rules[number - 1]);
             gateway.enter(|| enable_events().unwrap());
             gateway
         });
@@ -118,14 +123,14 @@ impl Lab {
     }
 
     /// The first gateway falls silent, the second takes its addresses.
-    fn fail_over(&self) {
+    pub(crate) fn fail_over(&self) {
         for lan in ["in", "out"] {
             self.gateways[0].ip(&format!("link set {lan} down"));
         }
         self.activate(1);
     }
 
-    fn table(&self, gateway: usize) -> Vec<Entry> {
+    pub(crate) fn table(&self, gateway: usize) -> Vec<Entry> {
         let mut table = self.gateways[gateway].enter(|| dump_all(Family::All).unwrap());
         let scope = scope(gateway);
         table.retain(|entry| scope.covers(entry));
@@ -162,7 +167,7 @@ impl Lab {
         lines
     }
 
-    fn invalid_packets(&self, gateway: usize) -> String {
+    pub(crate) fn invalid_packets(&self, gateway: usize) -> String {
         let text = self.gateways[gateway].run("nft", "list counter inet gateway invalid", "");
         text.split_whitespace()
             .skip_while(|word| *word != "packets")
@@ -198,7 +203,7 @@ fn plug(switch: &Namespace, host: &Namespace, lan: &str, role: &str) {
 
 /// What goes through the gateways.
 pub(crate) struct Traffic {
-    tcp: Vec<(TcpStream, TcpStream)>,
+    pub(crate) tcp: Vec<(TcpStream, TcpStream)>,
     udp: Vec<(UdpSocket, UdpSocket)>,
     echo: Vec<Socket>,
 }
@@ -230,7 +235,7 @@ impl Traffic {
 
     /// Data in both directions on every connection: on even ones the client begins, on odd ones
     /// the server.
-    fn exchange(&mut self, data: &[u8]) {
+    pub(crate) fn exchange(&mut self, data: &[u8]) {
         for (number, (client, server)) in self.tcp.iter_mut().enumerate() {
             let (first, second) = if number % 2 == 0 {
                 (client, server)
@@ -252,7 +257,7 @@ impl Traffic {
     }
 
     /// Far more than a window without scaling, so that a gateway that forgot the scale drops it.
-    fn bulk(&mut self) {
+    pub(crate) fn bulk(&mut self) {
         const BYTES: usize = 16 << 20;
         for (number, (client, server)) in self.tcp.iter_mut().enumerate() {
             let (from, to) = if number % 2 == 0 {
@@ -271,7 +276,7 @@ impl Traffic {
         }
     }
 
-    fn ping(&self, sequence: u8) {
+    pub(crate) fn ping(&self, sequence: u8) {
         for socket in &self.echo {
             let v4 = socket.domain().unwrap() == Domain::IPV4;
             // Type, code, checksum and identifier (both filled in by the kernel), sequence.
@@ -284,7 +289,7 @@ impl Traffic {
     }
 }
 
-fn pass_on(number: usize, from: &mut TcpStream, to: &mut TcpStream, data: &[u8]) {
+pub(crate) fn pass_on(number: usize, from: &mut TcpStream, to: &mut TcpStream, data: &[u8]) {
     from.write_all(data).unwrap();
     let mut read = vec![0; data.len()];
     to.read_exact(&mut read)
@@ -345,7 +350,7 @@ fn echo_socket(lab: &Lab, target: &str) -> Socket {
 }
 
 /// Brings what the events say to the other kernel, through the bytes of the stream.
-fn replicate(events: &[Event], sink: &mut Sink) {
+pub(crate) fn replicate(events: &[Event], sink: &mut Sink) {
     let scope = scope(0);
     for event in events {
         let mut bytes = BytesMut::new();
@@ -370,7 +375,7 @@ fn flush(sink: &mut Sink) {
     assert!(failures.is_empty(), "{failures:?}");
 }
 
-fn drain(source: &mut EventSource) -> Vec<Event> {
+pub(crate) fn drain(source: &mut EventSource) -> Vec<Event> {
     let mut events = Vec::new();
     while source.read(&mut events).unwrap() != ReadOutcome::Drained {}
     assert_eq!(source.malformed(), 0);
@@ -394,7 +399,7 @@ fn assert_tables_agree(lab: &Lab) {
         .map(|table| table.iter().map(essence).collect::<Vec<_>>());
     assert_eq!(active, standby);
     for entry in &tables[1] {
-        assert!(entry.timeout_s >= 170, "{entry:?}");
+        assert!(entry.timeout_s >= 50, "{entry:?}");
     }
     assert_eq!(lab.listing(0), lab.listing(1));
 }
@@ -434,10 +439,9 @@ fn lost_acknowledgements_do_not_end_a_connection_nor_does_a_blind_reset() {
     traffic.exchange(b"in both directions");
     assert_eq!(lab.invalid_packets(1), "0");
 
-    let changed = lab.gateways[1].enter(|| make_strict(&scope(1), || true).unwrap());
-    assert_eq!(changed, 8);
-    let again = lab.gateways[1].enter(|| make_strict(&scope(1), || true).unwrap());
-    assert_eq!(again, 0);
+    let settled = || lab.gateways[1].enter(|| settle(&scope(1), |_| true).unwrap());
+    assert_eq!(settled().made_strict, 8);
+    assert_eq!(settled(), Settled::default());
     traffic.exchange(b"strictly");
     traffic.bulk();
     assert_eq!(lab.invalid_packets(1), "0");

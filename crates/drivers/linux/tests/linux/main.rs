@@ -4,6 +4,7 @@
 #[path = "../netns/mod.rs"]
 mod netns;
 
+mod nat_map;
 mod together;
 
 use std::net::IpAddr;

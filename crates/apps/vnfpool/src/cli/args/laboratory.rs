@@ -151,7 +151,65 @@ pub(crate) enum Attach {
 
 /// Arguments of `vnfpool bench`.
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Bench {
+    #[command(subcommand)]
+    pub(crate) command: Option<BenchCommand>,
+    #[command(flatten)]
+    pub(crate) takeover: BenchTakeover,
+}
+
+/// What to measure instead of takeovers.
+#[derive(Debug, Subcommand)]
+pub(crate) enum BenchCommand {
+    /// Measure state replication: rate, processor time, lag, beside conntrackd's
+    #[command(after_help = BENCH_STATE_EXAMPLES)]
+    State(BenchState),
+}
+
+/// Arguments of `vnfpool bench state`.
+#[derive(Debug, Args)]
+pub(crate) struct BenchState {
+    /// Only this row; may be given several times
+    #[arg(long, value_enum, value_name = "ROW")]
+    pub(crate) only: Vec<StateRow>,
+    /// Who is measured beside vnfpool
+    #[arg(long, value_enum, default_value_t = StateRival::Conntrackd)]
+    pub(crate) rival: StateRival,
+    /// Small sizes: to see that it works, not to judge by
+    #[arg(long)]
+    pub(crate) quick: bool,
+    /// Print JSON, one object a row and system
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Where to write the tables in Markdown, anew after each row
+    #[arg(long, value_name = "FILE", default_value = "vnfpool-bench-state.md")]
+    pub(crate) report: PathBuf,
+}
+
+/// A row of `vnfpool bench state`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum StateRow {
+    /// New connections a second of which the standby misses none
+    Rate,
+    /// Processor time of 100,000 connections
+    Cpu,
+    /// From a packet at the active until its entry is in the standby's kernel
+    Lag,
+}
+
+/// Who is measured beside vnfpool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum StateRival {
+    /// conntrackd, with an external cache and without, installed on demand
+    Conntrackd,
+    /// Nobody
+    None,
+}
+
+/// Arguments of `vnfpool bench` without a command: takeovers.
+#[derive(Debug, Args)]
+pub(crate) struct BenchTakeover {
     /// Runs of each scenario; without it 20 where a figure is promised, fewer elsewhere
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub(crate) runs: Option<u32>,
@@ -234,4 +292,15 @@ two profiles, keepalived real-time scheduled and not): 40 minutes, 20 without th
 Examples:
   vnfpool bench
   vnfpool bench silent freeze --runs 5
-  vnfpool bench load-long --without-rival";
+  vnfpool bench load-long --without-rival
+  vnfpool bench state                                   state replication, beside conntrackd";
+
+const BENCH_STATE_EXAMPLES: &str = "\
+Needs root: it makes network namespaces, raises the kernel's limits of connection tracking, and restores
+them at the end, also after Ctrl-C. Leave the machine alone meanwhile: generator, forwarding and both
+ends share its processors. The exit code is 1 if a row could not be measured.
+
+Examples:
+  vnfpool bench state
+  vnfpool bench state --only rate --only lag --rival none
+  vnfpool bench state --quick --json                    a minute, to see that it works";

@@ -13,7 +13,8 @@ pub(crate) use self::daemons::{
     ElementCommand, ElementJoin, ElementRun, ManagerCommand, ManagerInit, ManagerRun,
 };
 pub(crate) use self::laboratory::{
-    Attach, Bench, Demo, GateRules, LabCommand, LabGate, LabMatrix, LabRun, Profile, Rival,
+    Attach, Bench, BenchCommand, BenchState, BenchTakeover, Demo, GateRules, LabCommand, LabGate,
+    LabMatrix, LabRun, Profile, Rival, StateRival, StateRow,
 };
 use self::laboratory::{BENCH_EXAMPLES, DEMO_EXAMPLES};
 pub(crate) use self::operator::{

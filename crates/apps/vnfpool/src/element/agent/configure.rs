@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use prost::Message as _;
 use vnfpool_heartbeat::PeerPath;
-use vnfpool_model::{PoolSpec, SlotId, SlotSpec};
+use vnfpool_model::{PoolSpec, Role, SlotId, SlotSpec};
 use vnfpool_succession::element::{Input, Settings};
 use vnfpool_wire::control::frame::Kind;
 use vnfpool_wire::control::{Configuration, Path};
@@ -128,13 +128,18 @@ impl Agent {
             let id = SlotId(slot.id);
             self.sync
                 .set_candidate(id, (slot.candidate != 0).then_some(NodeId(slot.candidate)));
-            if self.state().slots.contains_key(&id) {
-                continue;
-            }
             let found = spec.slots.iter().find(|s| s.name.as_str() == slot.name);
             let Some(slot_spec) = found.cloned() else {
                 continue;
             };
+            // Before the slot can come here.
+            if let Err(error) = self.configure_blocks(id, &slot_spec).await {
+                failed = failed.and(Err(error));
+                continue;
+            }
+            if self.state().slots.contains_key(&id) {
+                continue;
+            }
             let settings = Settings {
                 me,
                 timing: spec.timing,
@@ -152,6 +157,13 @@ impl Agent {
         self.retire_inherited()
             .await
             .context("remove what an earlier life of this agent has left")
+    }
+
+    async fn configure_blocks(&self, id: SlotId, spec: &SlotSpec) -> anyhow::Result<()> {
+        let slots = &self.pulse.view().slots;
+        let serves = slots.get(&id).is_some_and(|s| s.role == Role::Active);
+        let (name, blocks) = (spec.name.to_string(), spec.port_blocks.clone());
+        self.blocks.configure(id, name, blocks, serves).await
     }
 
     async fn retire_inherited(&self) -> anyhow::Result<()> {
@@ -262,6 +274,7 @@ impl Agent {
         if let Some(sdk) = &self.sdk {
             sdk.remove_slot(id);
         }
+        self.blocks.remove(id);
         // The real-time thread closes the gate, another lets go of it; until both have, the slot
         // is not removed.
         let has_it =

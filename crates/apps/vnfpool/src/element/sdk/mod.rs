@@ -122,6 +122,28 @@ impl Hub {
         self.bell.ring();
     }
 
+    /// What the registered function says of itself.
+    pub(crate) fn report(&self) -> Option<function::Report> {
+        self.health.report()
+    }
+
+    /// Entries and bytes of every table.
+    pub(crate) fn figures(&self) -> Vec<(SlotId, ClassName, usize, usize)> {
+        let state = self.state();
+        let tables = state.classes.iter().flat_map(|(slot, classes)| {
+            classes.iter().map(|(name, class)| {
+                let state = class.state();
+                (
+                    *slot,
+                    name.clone(),
+                    state.table.entries(),
+                    state.table.bytes(),
+                )
+            })
+        });
+        tables.collect()
+    }
+
     /// Lets entries go whose time is over. The active decides that, its copies follow.
     fn sweep(&self, now: Time) {
         let classes: Vec<_> = {

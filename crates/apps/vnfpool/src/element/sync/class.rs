@@ -3,6 +3,7 @@
 use std::fmt;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use bytes::Bytes;
 use vnfpool_conntrack::{EVENT_BUFFER_BYTES, ReadOutcome, Scope};
@@ -105,16 +106,21 @@ impl Class {
             level: Level::Commit(Bounds::DEFAULT),
         };
         let of_sink = scope.clone();
+        // What the sink beside a source does (for another slot) is no change of the source's.
+        let port = Arc::new(AtomicU32::new(0));
+        let port_of_sink = Arc::clone(&port);
         Self {
             demand,
             accepts_less: false,
             offer,
             open_source: Arc::new(move |_| {
                 let source = vnfpool_conntrack::Source::open(scope.clone(), EVENT_BUFFER_BYTES)?;
-                Ok(Box::new(source))
+                let port = Arc::clone(&port);
+                Ok(Box::new(Connections { source, port }))
             }),
             open_sink: Arc::new(move |_| {
                 let sink = vnfpool_conntrack::Sink::open(of_sink.clone())?;
+                port_of_sink.store(sink.port()?, Ordering::Relaxed);
                 Ok(Box::new(sink))
             }),
         }
@@ -125,25 +131,35 @@ impl Class {
     }
 }
 
-impl Source for vnfpool_conntrack::Source {
+/// The kernel's connections, but for what the sink with the netlink port `port` (0: none) does.
+struct Connections {
+    source: vnfpool_conntrack::Source,
+    port: Arc<AtomicU32>,
+}
+
+impl Source for Connections {
     fn read(&mut self, out: &mut Vec<SenderInput>) -> anyhow::Result<ReadOutcome> {
-        Ok(Self::read(self, out)?)
+        match self.port.load(Ordering::Relaxed) {
+            0 => {}
+            port => self.source.ignore(port),
+        }
+        Ok(self.source.read(out)?)
     }
 
     fn start_scan(&mut self, generation: u32) -> anyhow::Result<()> {
-        Ok(Self::start_scan(self, generation)?)
+        Ok(self.source.start_scan(generation)?)
     }
 
     fn abort_scan(&mut self) {
-        Self::abort_scan(self);
+        self.source.abort_scan();
     }
 
     fn read_chunk(&mut self) -> anyhow::Result<Option<SenderInput>> {
-        Ok(Self::read_chunk(self)?)
+        Ok(self.source.read_chunk()?)
     }
 
     fn as_fd(&self) -> BorrowedFd<'_> {
-        std::os::fd::AsFd::as_fd(self)
+        std::os::fd::AsFd::as_fd(&self.source)
     }
 }
 

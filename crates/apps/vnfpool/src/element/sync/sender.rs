@@ -28,6 +28,16 @@ const COMMANDS_MAX: usize = 64;
 /// Reads of events before the network is looked at again.
 const READS_AT_ONCE: usize = 2;
 
+/// At more changes a second than this, measured over [`RATE_OVER`], …
+const BUSY_CHANGES_PER_S: u64 = 8_000;
+
+/// … the thread rests for so long after each round: a few changes then share a wake-up, a TLS
+/// record and a batch of the standby's kernel. Below that rate a change never waits.
+const REST: Duration = Duration::from_micros(400);
+
+/// Over how long the rate of changes is measured.
+const RATE_OVER: Duration = Duration::from_millis(20);
+
 /// The link has to be there within this time.
 const LINK_TIME_MAX: Duration = Duration::from_secs(10);
 
@@ -204,6 +214,7 @@ struct Thread {
     waiting: Vec<(u64, Answer)>,
     in_sync: bool,
     over: bool,
+    rate: Rate,
 }
 
 impl Thread {
@@ -254,6 +265,7 @@ impl Thread {
             waiting: Vec::new(),
             in_sync: false,
             over: false,
+            rate: Rate::default(),
         };
         thread.feed(SenderInput::Epoch { token, is_active })?;
         let hash_key = vnfpool_transport::random_bytes().context("no random bytes")?;
@@ -293,7 +305,11 @@ impl Thread {
         Ok(())
     }
 
-    fn wait(&self, all_sent: bool) {
+    fn wait(&mut self, all_sent: bool) {
+        if self.rate.is_busy(now(), self.machine.status().changes) && self.waiting.is_empty() {
+            std::thread::sleep(REST);
+            return;
+        }
         let due = self.machine.deadline().unwrap_or(Time::NEVER);
         let due = due.min(now().after(LOOK_AGAIN));
         let of_link = match all_sent {
@@ -448,6 +464,27 @@ impl Thread {
             class, to, copies, ..
         } = &self.parts.purpose;
         copies.report(*to, class.name(), as_of);
+    }
+}
+
+/// How fast changes come.
+#[derive(Debug, Default)]
+struct Rate {
+    since: Time,
+    changes: u64,
+    is_busy: bool,
+}
+
+impl Rate {
+    fn is_busy(&mut self, now: Time, changes: u64) -> bool {
+        let passed = now.since(self.since);
+        if passed >= RATE_OVER {
+            let made = u128::from(changes - self.changes);
+            let per_s = made * 1_000_000_000 / passed.as_nanos();
+            self.is_busy = per_s > u128::from(BUSY_CHANGES_PER_S);
+            (self.since, self.changes) = (now, changes);
+        }
+        self.is_busy
     }
 }
 

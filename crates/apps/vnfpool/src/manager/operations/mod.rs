@@ -366,6 +366,15 @@ fn may_change(before: &PoolSpec, after: &PoolSpec) -> Result<(), Problem> {
         if kept.is_none_or(|kept| kept.addresses != slot.addresses) {
             return busy(&format!("the addresses of slot '{}'", slot.name));
         }
+        let kept = kept.and_then(|kept| kept.port_blocks.as_ref());
+        if let (Some(before), Some(after)) = (&slot.port_blocks, kept)
+            && !before.may_become(after)
+        {
+            return busy(&format!(
+                "the port blocks of slot '{}', except that elements are added at the end,",
+                slot.name
+            ));
+        }
     }
     Ok(())
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use vnfpool_model::{ElementId, Incarnation, PoolHandle, PoolSpec, Role, SlotId, Timing};
-use vnfpool_northbound::{ElementStatus, PoolStatus, SlotStatus};
+use vnfpool_northbound::{ElementStatus, PoolStatus, PortBlocksStatus, SlotStatus};
 use vnfpool_wire::control;
 use vnfpool_wire::datagram::NodeId;
 
@@ -41,6 +41,10 @@ pub(super) fn pool_status(
             preferred: spec.preferred.clone(),
             heartbeat_ms: slot.record.map(|r| r.pace.heartbeat_interval_ms),
             lease_ms: slot.record.map(|r| r.pace.lease_ms),
+            port_blocks: spec.port_blocks.as_ref().map(|blocks| PortBlocksStatus {
+                count: blocks.count(),
+                in_map: blocks_in_map(registry, handle, id),
+            }),
             lease_reason: paces.advice(id).map(|advice| advice.to_string()),
         })
     });
@@ -68,6 +72,18 @@ fn live_report(
     let (_, element) = registry.elements_of(pool).find(|(_, e)| e.node == node)?;
     let live = element.live.as_ref()?;
     live.report.slots.iter().find(|s| s.id == slot.0).cloned()
+}
+
+/// The block that each element has in its map.
+fn blocks_in_map(registry: &Registry, pool: &PoolHandle, slot: SlotId) -> BTreeMap<ElementId, u32> {
+    let block = |element: &Element| {
+        let reports = &element.live.as_ref()?.report.slots;
+        reports.iter().find(|s| s.id == slot.0)?.port_block
+    };
+    let elements = registry.elements_of(pool);
+    elements
+        .filter_map(|(id, element)| Some((id.clone(), block(element)?)))
+        .collect()
 }
 
 /// How far the copy of a standby is behind, by the word of the slots' actives.

@@ -1,0 +1,109 @@
+//! The figures of state replication: vnfpool and conntrackd, the same traffic, one run.
+//!
+//! Everything is seen from outside. Flows are opened by packets that a client sends through the
+//! active gateway, and counted and compared in the kernels of both gateways; conntrackd, which
+//! holds them in its own memory in its usual way, is asked for its count. What the programs use is
+//! read from `/proc`. Each measurement has a laboratory of its own, so that nothing of one is left
+//! in the next.
+
+mod bed;
+mod ctnetlink;
+mod flood;
+mod limits;
+mod report;
+mod rows;
+mod subject;
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result};
+
+use crate::rival::install_missing;
+use crate::signals;
+use limits::RaisedLimits;
+use rows::Run;
+pub use rows::StateRow;
+
+/// What [`bench_state`] is asked to do.
+#[derive(Debug, Clone)]
+pub struct StateOptions {
+    /// Only these rows; empty: all.
+    pub rows: Vec<StateRow>,
+    /// Whether conntrackd is measured too.
+    pub rival: bool,
+    /// Small sizes: to see that it works, not to judge by.
+    pub quick: bool,
+    /// One JSON object a row and system instead of the page.
+    pub json: bool,
+    /// Where to write the page in Markdown, anew after each row.
+    pub report: PathBuf,
+}
+
+/// Measures the figures of state replication. Returns whether every row could be measured; one that
+/// could not is named in the report, and the others go on.
+///
+/// # Errors
+/// Without root, when the rival cannot be installed, when the report cannot be written, or on an
+/// interrupt.
+pub fn bench_state(
+    options: &StateOptions,
+    output: &mut dyn Write,
+    progress: &mut dyn Write,
+) -> Result<bool> {
+    signals::catch_interrupts();
+    if options.rival {
+        install_missing(progress)?;
+    }
+    crate::clean_interrupted(progress)?;
+    let _limits = RaisedLimits::raise()?;
+    let mut run = Run {
+        rival: options.rival,
+        quick: options.quick,
+        progress,
+        figures: Vec::new(),
+        failures: Vec::new(),
+    };
+    for row in selected(&options.rows) {
+        writeln!(run.progress, "row {}", row.name())?;
+        let told = run.figures.len();
+        if let Err(error) = row.measure(&mut run) {
+            run.fail(&format!("{}: {error:#}", row.name()))?;
+        }
+        if options.json {
+            for figures in &run.figures[told..] {
+                writeln!(output, "{}", serde_json::to_string(figures)?)?;
+            }
+            output.flush()?;
+        }
+        let page = report::page(&command(options), &run.figures, &run.failures);
+        std::fs::write(&options.report, page)
+            .with_context(|| format!("writing {}", options.report.display()))?;
+    }
+    if !options.json {
+        let page = report::page(&command(options), &run.figures, &run.failures);
+        write!(output, "{page}")?;
+    }
+    writeln!(run.progress, "written: {}", options.report.display())?;
+    Ok(run.failures.is_empty())
+}
+
+fn selected(rows: &[StateRow]) -> Vec<StateRow> {
+    let is_wanted = |row: &StateRow| rows.is_empty() || rows.contains(row);
+    StateRow::ALL.into_iter().filter(is_wanted).collect()
+}
+
+/// The command that does the same again.
+fn command(options: &StateOptions) -> String {
+    let mut command = String::from("vnfpool bench state");
+    for row in &options.rows {
+        command.push_str(&format!(" --only {}", row.name()));
+    }
+    if !options.rival {
+        command.push_str(" --rival none");
+    }
+    if options.quick {
+        command.push_str(" --quick");
+    }
+    command
+}

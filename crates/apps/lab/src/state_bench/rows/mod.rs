@@ -1,0 +1,98 @@
+//! What is measured, a row each.
+
+mod lag;
+mod rate;
+
+use std::io::Write;
+
+use anyhow::Result;
+use serde::Serialize;
+
+pub(super) use lag::LagFigures;
+pub(super) use rate::{RateFigures, RateStep};
+
+use super::subject::Kind;
+
+/// A row of the table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StateRow {
+    /// New connections a second of which the standby misses none.
+    Rate,
+    /// The processor time of 100,000 connections at a rate that both systems master.
+    Cpu,
+    /// From a packet at the active until its entry is in the standby's kernel.
+    Lag,
+}
+
+impl StateRow {
+    /// Every row, in the order in which they are measured.
+    pub const ALL: [Self; 3] = [Self::Rate, Self::Cpu, Self::Lag];
+
+    /// Its name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Rate => "rate",
+            Self::Cpu => "cpu",
+            Self::Lag => "lag",
+        }
+    }
+
+    /// Measures it for these systems.
+    pub(super) fn measure(self, run: &mut Run<'_>) -> Result<()> {
+        match self {
+            Self::Rate => rate::measure(run),
+            Self::Cpu => rate::measure_cpu(run),
+            Self::Lag => lag::measure(run),
+        }
+    }
+}
+
+/// What was measured of one system.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(tag = "row", rename_all = "lowercase")]
+pub(super) enum Figures {
+    Rate(RateFigures),
+    Cpu(RateFigures),
+    Lag(LagFigures),
+}
+
+/// One run of the bench, for the rows: who is measured, how much, and where figures go.
+pub(super) struct Run<'a> {
+    pub(super) rival: bool,
+    pub(super) quick: bool,
+    pub(super) progress: &'a mut dyn Write,
+    /// What was measured so far.
+    pub(super) figures: Vec<Figures>,
+    /// What could not be.
+    pub(super) failures: Vec<String>,
+}
+
+impl Run<'_> {
+    /// Those of `kinds` that take part.
+    pub(super) fn contenders(&self, kinds: &[Kind]) -> Vec<Kind> {
+        let takes_part = |kind: &&Kind| self.rival || **kind == Kind::Vnfpool;
+        kinds.iter().filter(takes_part).copied().collect()
+    }
+
+    /// Keeps what was measured, or why it could not be; only an interrupt ends the run.
+    pub(super) fn settle(
+        &mut self,
+        what: &str,
+        kind: Kind,
+        measured: Result<Figures>,
+    ) -> Result<()> {
+        match measured {
+            Ok(figures) => self.figures.push(figures),
+            Err(error) => self.fail(&format!("{what}, {}: {error:#}", kind.name()))?,
+        }
+        Ok(())
+    }
+
+    /// Notes what could not be measured.
+    pub(super) fn fail(&mut self, failure: &str) -> Result<()> {
+        crate::signals::check()?;
+        writeln!(self.progress, "not measured: {failure}")?;
+        self.failures.push(failure.to_owned());
+        Ok(())
+    }
+}

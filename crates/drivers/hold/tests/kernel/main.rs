@@ -1,0 +1,10 @@
+//! Against the real kernel, in network namespaces of their own. Needs root.
+
+#[cfg(test)]
+mod ends;
+#[cfg(test)]
+mod hold;
+#[cfg(test)]
+mod namespace;
+#[cfg(test)]
+mod world;
