@@ -137,8 +137,7 @@ impl Balancer {
                 packet.set_source(self.service);
                 (Verdict::Forward, Some(key))
             }
-            // Of a backend to this host itself, such as the answer to a probe.
-            _ => (Verdict::Forward, None),
+            _ => (Verdict::Drop, None),
         }
     }
 
@@ -247,11 +246,11 @@ mod tests {
     }
 
     #[test]
-    fn what_belongs_to_no_flow_is_left_alone_or_dropped() {
+    fn what_belongs_to_no_flow_is_dropped() {
         let mut balancer = balancer(&["10.2.0.21:80"]);
         assert_eq!(sent(&mut balancer, CLIENT, SERVICE, ACK).0, Verdict::Drop);
-        let probe = sent(&mut balancer, "10.2.0.21:80", "10.2.0.1:5000", ACK);
-        assert_eq!(probe, (Verdict::Forward, at("10.2.0.1:5000")));
+        let answer = sent(&mut balancer, "10.2.0.21:80", CLIENT, ACK);
+        assert_eq!(answer.0, Verdict::Drop);
         balancer.set_serving(false);
         assert_eq!(sent(&mut balancer, CLIENT, SERVICE, SYN).0, Verdict::Drop);
         balancer.set_serving(true);

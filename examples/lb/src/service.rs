@@ -53,9 +53,6 @@ pub struct Options {
     /// A backend, which has to route to clients through the pool's virtual address; at least one
     #[arg(long = "backend", required = true)]
     pub backends: Vec<SocketAddrV4>,
-    /// The interface towards the backends
-    #[arg(long)]
-    pub outside: String,
     /// The device that packets are taken through; it is made
     #[arg(long, default_value = "lb0")]
     pub device: String,
@@ -304,9 +301,9 @@ async fn next_seen(watch: &mut Option<Watch>) -> Option<Seen> {
 fn set_up_routes(options: &Options) -> anyhow::Result<()> {
     let device = options.device.as_str();
     let service = format!("{}/32", options.service.ip());
-    // Packets with the addresses of others come from the device.
+    // Packets with the addresses of others come from the device (2: that are routed anywhere).
     let filter = format!("/proc/sys/net/ipv4/conf/{device}/rp_filter");
-    std::fs::write(&filter, "0").with_context(|| format!("write {filter}"))?;
+    std::fs::write(&filter, "2").with_context(|| format!("write {filter}"))?;
     ip(&["link", "set", device, "up"])?;
     ip(&["route", "replace", &service, "dev", device])?;
     ip(&[
@@ -314,13 +311,12 @@ fn set_up_routes(options: &Options) -> anyhow::Result<()> {
     ])?;
     // Of a former run: they are not replaced, but added again.
     while ip(&["rule", "del", "lookup", ROUTES]).is_ok() {}
+    // Answers to probes go to this host itself, which comes before all rules.
     for backend in &options.backends {
         let (from, port) = (backend.ip().to_string(), backend.port().to_string());
-        let (outside, to) = (options.outside.as_str(), ["lookup", ROUTES]);
-        let rule = [
-            "rule", "add", "iif", outside, "from", &from, "ipproto", "tcp", "sport", &port,
-        ];
-        ip(&[&rule[..], &to[..]].concat())?;
+        ip(&[
+            "rule", "add", "from", &from, "ipproto", "tcp", "sport", &port, "lookup", ROUTES,
+        ])?;
     }
     Ok(())
 }

@@ -111,15 +111,7 @@ impl Balancers {
         let text = format!("{text}\n[sdk]\nsocket = \"{socket}\"\n");
         site.start_element_of(gateway, &text);
         let mut command = site.command(gateway.name(), PROGRAM);
-        command.args([
-            "lb",
-            "--socket",
-            &socket,
-            "--service",
-            SERVICE,
-            "--outside",
-            "out",
-        ]);
+        command.args(["lb", "--socket", &socket, "--service", SERVICE]);
         for backend in BACKENDS {
             command.args(["--backend", &format!("{backend}:80")]);
         }
