@@ -54,4 +54,4 @@ pub use settings::{SettingError, enable_events, tcp_is_strict};
 pub use settle::{Settled, settle};
 pub use sink::{Sink, SinkError, SinkFailure};
 pub use source::Source;
-pub use tuple::{Key, Layer4, Tuple, TupleError, Zone, ZoneDirection, protocol};
+pub use tuple::{Key, Layer4, Tuple, TupleError, Zone, ZoneDirection, has_ports, protocol};

@@ -159,5 +159,6 @@ fn profile(profile: Profile) -> vnfpool_lab::Profile {
         Profile::Default => vnfpool_lab::Profile::Default,
         Profile::Fast => vnfpool_lab::Profile::Fast,
         Profile::Auto => vnfpool_lab::Profile::Auto,
+        Profile::Commit => vnfpool_lab::Profile::Commit,
     }
 }

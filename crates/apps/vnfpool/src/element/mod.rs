@@ -42,7 +42,6 @@ use vnfpool_conntrack::Scope;
 use vnfpool_heartbeat::PathSpec;
 use vnfpool_linux::{addresses, links, preflight, realtime};
 use vnfpool_model::Incarnation;
-use vnfpool_statesync::class::{Bounds, Level};
 use vnfpool_succession::element::Input;
 use vnfpool_transport::enrolment;
 use vnfpool_transport::pki::Credentials;
@@ -57,7 +56,7 @@ use self::mesh::Mesh;
 use self::plane::DataPlane;
 use self::pulse::{Command, Pulse};
 use self::resume::{furnish, open_keys, open_paths, resume, take_up};
-use self::sync::{Class, SyncHub};
+use self::sync::SyncHub;
 use crate::cli::args::{ElementJoin, ElementRun};
 use crate::daemon;
 
@@ -188,7 +187,13 @@ async fn serve_behind(start: Start) -> anyhow::Result<()> {
     if let Err(error) = vnfpool_conntrack::enable_events() {
         tracing::warn!("service state may be incomplete: {error}");
     }
-    let sync = Arc::new(sync_hub(&config, &credentials, incarnation, pulse.clone()));
+    let sync = SyncHub::new(
+        pulse.clone(),
+        incarnation,
+        credentials.clone(),
+        scope(&config),
+    );
+    let sync = Arc::new(sync);
     let rejections = Arc::new(RejectionCounters::default());
     let mesh = Mesh::start(
         config.pool.clone(),
@@ -253,18 +258,6 @@ async fn serve_behind(start: Start) -> anyhow::Result<()> {
     tasks.shutdown().await;
     agent.finish_hooks().await;
     outcome.map_err(tasks::unless_panicked)
-}
-
-/// What will replicate the function's state.
-fn sync_hub(
-    config: &ElementConfig,
-    credentials: &Credentials,
-    incarnation: Incarnation,
-    pulse: Pulse,
-) -> SyncHub {
-    let connections = Class::conntrack(scope(config), Level::Bounded(Bounds::DEFAULT));
-    let (credentials, scope) = (credentials.clone(), scope(config));
-    SyncHub::new(pulse, incarnation, credentials, scope, vec![connections])
 }
 
 /// Everything that this machine or process lacks, in one line.

@@ -236,6 +236,8 @@ pub(crate) enum Profile {
     Fast,
     /// Follows what is measured, from 20 to 250 ms
     Auto,
+    /// As default; first packets wait until the successor holds their connection
+    Commit,
 }
 
 /// A system to compare with.
