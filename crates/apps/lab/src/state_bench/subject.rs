@@ -83,6 +83,14 @@ impl Subject {
         }
     }
 
+    /// Starts the system on the standby again, after it was killed there.
+    pub(super) fn start_standby(&mut self, scene: &Scene) -> Result<()> {
+        match self {
+            Self::Vnfpool(vnfpool) => vnfpool.start_again(scene, Gateway::Gw2),
+            Self::Conntrackd(_, conntrackd) => conntrackd.start_again(&scene.lab, Gateway::Gw2),
+        }
+    }
+
     /// How many entries the standby holds, of whomever: in its kernel, or in its external cache.
     pub(super) fn held(&self, lab: &Lab) -> Result<u64> {
         match self {
@@ -117,7 +125,7 @@ impl Subject {
 }
 
 /// What `conntrackd -s` says about its external cache.
-fn external_entries(statistics: &str) -> Result<u64> {
+pub(super) fn external_entries(statistics: &str) -> Result<u64> {
     let external = statistics.split("cache external:").nth(1);
     let line = external.and_then(|text| {
         let of_cache = text
