@@ -20,7 +20,7 @@ const METRICS: SocketAddr =
 const METRICS_LIMIT: Duration = Duration::from_secs(2);
 /// Counters of what goes well are not about the overload.
 const WORDS: [&str; 8] = [
-    "overrun", "lost", "lag", "resync", "snapshot", "repair", "drop", "in_sync",
+    "overrun", "lost", "lagged", "resync", "repair", "drop", "digest", "in_sync",
 ];
 /// So many lines of each log.
 const LINES_MAX: usize = 5;

@@ -18,8 +18,9 @@ use crate::signals;
 const RUNS: usize = 3;
 /// Nobody waits longer for a table.
 const LIMIT: Duration = Duration::from_secs(120);
-/// More than the heartbeats of the time that a start takes: the state is on its way.
-const FIRST_BYTES: u64 = 200_000;
+/// So much in one look, of about 5 ms, is more than heartbeats, a registration or a handshake: the
+/// state is on its way.
+const FIRST_BYTES: u64 = 10_000;
 
 /// How long it took one system.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -99,17 +100,14 @@ fn once(bed: &mut Bed, kind: Kind, entries: u32) -> Result<Once> {
 fn start_anew(bed: &mut Bed, entries: u32) -> Result<Once> {
     bed.kill_standby()?;
     ctnetlink::flush(bed.gateway(Gateway::Gw2)?)?;
-    let heard = bed.scene.lab.bytes_heard(Gateway::Gw2)?;
     let began = clock::now();
     bed.start_standby()?;
+    let mut heard = bed.scene.lab.bytes_heard(Gateway::Gw2)?;
     signals::wait_for("the first bytes of the state", LIMIT, || {
-        let now = bed
-            .scene
-            .lab
-            .bytes_heard(Gateway::Gw2)?
-            .saturating_sub(heard);
-        // A small table fits into less.
-        Ok((now > FIRST_BYTES.min(u64::from(entries) * 4)).then_some(()))
+        let before = std::mem::replace(&mut heard, bed.scene.lab.bytes_heard(Gateway::Gw2)?);
+        let is_state = heard.saturating_sub(before) > FIRST_BYTES;
+        // Of a small table the whole may be there before its bytes are noticed.
+        Ok((is_state || bed.held()? >= u64::from(entries)).then_some(()))
     })?;
     let first = clock::now();
     let complete = bed.wait_held(entries, LIMIT)?;
