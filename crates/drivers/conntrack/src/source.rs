@@ -20,7 +20,6 @@ use crate::tuple::Key;
 #[derive(Debug)]
 pub struct Source {
     events: EventSource,
-    buffer_bytes: usize,
     fetcher: Fetcher,
     scope: Scope,
     dump: Option<(u32, Dump)>,
@@ -37,7 +36,6 @@ impl Source {
     pub fn open(scope: Scope, buffer_bytes: usize) -> Result<Self, NetlinkError> {
         Ok(Self {
             events: EventSource::open(buffer_bytes)?,
-            buffer_bytes,
             fetcher: Fetcher::open()?,
             scope,
             dump: None,
@@ -61,9 +59,8 @@ impl Source {
             }
         }
         self.waiting = waiting;
-        if outcome == ReadOutcome::Overrun {
-            self.malformed += self.events.malformed();
-            self.events = EventSource::open(self.buffer_bytes)?;
+        if matches!(outcome, ReadOutcome::Overrun { .. }) {
+            self.events.discard_waiting()?;
             out.push(SenderInput::Overrun);
         }
         Ok(outcome)

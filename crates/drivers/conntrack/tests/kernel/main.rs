@@ -1,6 +1,8 @@
 //! Against the real kernel, in network namespaces of their own. Needs root.
 
 #[cfg(test)]
+mod events;
+#[cfg(test)]
 mod inject;
 #[cfg(test)]
 mod namespace;

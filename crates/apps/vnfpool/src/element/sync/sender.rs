@@ -247,7 +247,7 @@ impl Thread {
             match outcome {
                 ReadOutcome::Drained => return Ok(true),
                 ReadOutcome::More => {}
-                ReadOutcome::Overrun => {
+                ReadOutcome::Overrun { .. } => {
                     let slot = self.parts.slot;
                     tracing::warn!(%slot, "the kernel lost connection events: resynchronising");
                 }
