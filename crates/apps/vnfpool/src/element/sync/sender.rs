@@ -356,9 +356,9 @@ impl Thread {
             match outcome {
                 ReadOutcome::Drained => return Ok(true),
                 ReadOutcome::More => {}
-                ReadOutcome::Overrun => {
+                ReadOutcome::Overrun { lost } => {
                     let (slot, class) = (self.parts.purpose.slot, self.parts.purpose.class.name());
-                    tracing::warn!(%slot, %class, "the source lost changes: looking for what differs");
+                    tracing::warn!(%slot, %class, lost, "the source lost changes: looking for what differs");
                 }
             }
         }
