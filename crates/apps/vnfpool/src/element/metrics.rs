@@ -38,6 +38,7 @@ fn text(agent: &Agent) -> String {
     let mut scrape = Scrape::default();
     slots(&mut scrape, agent, &view);
     state(&mut scrape, agent);
+    commits(&mut scrape, agent);
     gates(&mut scrape, agent, &view);
     thread(&mut scrape, &view);
     let rejections = agent.rejections.snapshot().into_iter();
@@ -177,37 +178,6 @@ fn state(scrape: &mut Scrape, agent: &Agent) {
         "1 while the standby has all service state",
         sending().map(|(l, s)| (l, f64::from(u8::from(s.in_sync)))),
     );
-    let holding = || {
-        let streams = figures.iter().flat_map(|(id, slot)| {
-            let holding = slot.sending.iter().filter_map(|(_, _, of)| of.holding);
-            holding
-                .map(|one| (labels(agent, *id), one))
-                .collect::<Vec<_>>()
-        });
-        streams.collect::<Vec<_>>().into_iter()
-    };
-    scrape.gauge(
-        "vnfpool_commit_holds",
-        "1 while first packets wait for the standby (level commit), 0 in a downgrade",
-        holding().map(|(l, h)| (l, f64::from(u8::from(h.downgrade.is_none())))),
-    );
-    scrape.counter(
-        "vnfpool_commit_packets",
-        "First packets by how they left: committed, unheld in a downgrade, clash of translations",
-        holding().flat_map(|(labels, one)| {
-            let of = |how: &str, count: u64| {
-                let mut labels = labels.clone();
-                labels.push(("how", how.to_owned()));
-                (labels, count)
-            };
-            let counts = one.statistics;
-            [
-                of("committed", counts.committed),
-                of("unheld", counts.unheld),
-                of("clash", counts.clashes),
-            ]
-        }),
-    );
     scrape.gauge(
         "vnfpool_sync_entries",
         "Entries told to the standby",
@@ -252,6 +222,41 @@ fn state(scrape: &mut Scrape, agent: &Agent) {
         "vnfpool_sync_surplus",
         "Entries that this copy had and was not told of",
         receiving().map(|(l, r)| (l, r.surplus)),
+    );
+}
+
+fn commits(scrape: &mut Scrape, agent: &Agent) {
+    let figures = agent.sync.figures();
+    let holding = || {
+        let streams = figures.iter().flat_map(|(id, slot)| {
+            let holding = slot.sending.iter().filter_map(|(_, _, of)| of.holding);
+            holding
+                .map(|one| (labels(agent, *id), one))
+                .collect::<Vec<_>>()
+        });
+        streams.collect::<Vec<_>>().into_iter()
+    };
+    scrape.gauge(
+        "vnfpool_commit_holds",
+        "1 while first packets wait for the standby (level commit), 0 in a downgrade",
+        holding().map(|(l, h)| (l, f64::from(u8::from(h.downgrade.is_none())))),
+    );
+    scrape.counter(
+        "vnfpool_commit_packets",
+        "First packets by how they left: committed, unheld in a downgrade, clash of translations",
+        holding().flat_map(|(labels, one)| {
+            let of = |how: &str, count: u64| {
+                let mut labels = labels.clone();
+                labels.push(("how", how.to_owned()));
+                (labels, count)
+            };
+            let counts = one.statistics;
+            [
+                of("committed", counts.committed),
+                of("unheld", counts.unheld),
+                of("clash", counts.clashes),
+            ]
+        }),
     );
 }
 

@@ -187,23 +187,9 @@ async fn serve_behind(start: Start) -> anyhow::Result<()> {
     if let Err(error) = vnfpool_conntrack::enable_events() {
         tracing::warn!("service state may be incomplete: {error}");
     }
-    let sync = SyncHub::new(
-        pulse.clone(),
-        incarnation,
-        credentials.clone(),
-        scope(&config),
-    );
-    let sync = Arc::new(sync);
     let rejections = Arc::new(RejectionCounters::default());
-    let mesh = Mesh::start(
-        config.pool.clone(),
-        credentials.clone(),
-        mesh_address(&config),
-        pulse.clone(),
-        Arc::clone(&sync),
-        Arc::clone(&rejections),
-        continuity,
-    )?;
+    let identity = (incarnation, continuity);
+    let (sync, mesh) = meet_peers(&config, &credentials, identity, &pulse, &rejections)?;
     let blocks = Blocks::start(config.element.clone(), &config.dir)?;
     let agent = Arc::new(Agent::new(Parts {
         config,
@@ -258,6 +244,29 @@ async fn serve_behind(start: Start) -> anyhow::Result<()> {
     tasks.shutdown().await;
     agent.finish_hooks().await;
     outcome.map_err(tasks::unless_panicked)
+}
+
+/// What talks to the other elements.
+fn meet_peers(
+    config: &ElementConfig,
+    credentials: &Credentials,
+    (incarnation, continuity): (Incarnation, Continuity),
+    pulse: &Pulse,
+    rejections: &Arc<RejectionCounters>,
+) -> anyhow::Result<(Arc<SyncHub>, Arc<Mesh>)> {
+    let scope = scope(config);
+    let sync = SyncHub::new(pulse.clone(), incarnation, credentials.clone(), scope);
+    let sync = Arc::new(sync);
+    let mesh = Mesh::start(
+        config.pool.clone(),
+        credentials.clone(),
+        mesh_address(config),
+        pulse.clone(),
+        Arc::clone(&sync),
+        Arc::clone(rejections),
+        continuity,
+    )?;
+    Ok((sync, mesh))
 }
 
 /// Everything that this machine or process lacks, in one line.
