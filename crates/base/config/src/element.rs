@@ -25,7 +25,7 @@ use std::path::PathBuf;
 use vnfpool_model::{ElementId, PoolHandle};
 
 pub use parts::{
-    Drain, Family, GateDriver, Health, Hooks, Lan, Path, Probe, ProbeTest, Realtime, Ruleset,
+    Drain, Family, GateDriver, Health, Hooks, Lan, Path, Probe, ProbeTest, Realtime, Ruleset, Sdk,
 };
 
 use crate::diagnostic::Diagnostics;
@@ -73,6 +73,8 @@ pub struct ElementConfig {
     pub gate: GateDriver,
     /// Scheduling of the heartbeat thread.
     pub realtime: Realtime,
+    /// Where a function registers that has its state replicated; none turns it off.
+    pub sdk: Option<Sdk>,
     /// Its ports.
     pub ports: ElementPorts,
 }
@@ -134,6 +136,7 @@ fn read_file(root: Table<'_>) -> Option<ElementConfig> {
     let metrics = root.table("metrics").and_then(read_metrics);
     let gate = root.table("gate").map(parts::read_gate);
     let realtime = root.table("realtime").map(parts::read_realtime);
+    let sdk = root.table("sdk").and_then(parts::read_sdk);
     let labels = read_labels(&root, rack);
     if let Some(function) = &function
         && let Err(error) = PoolHandle::new(function.as_str())
@@ -172,6 +175,7 @@ fn read_file(root: Table<'_>) -> Option<ElementConfig> {
         metrics,
         gate: gate.unwrap_or_default(),
         realtime: realtime.unwrap_or_default(),
+        sdk,
         ports,
     })
 }

@@ -21,7 +21,7 @@ pub use check::{Checked, check_any};
 pub use diagnostic::{Diagnostic, Diagnostics};
 pub use element::{
     Drain, ElementConfig, ElementFile, ElementPorts, Family, GateDriver, Health, Hooks, Lan, Path,
-    Probe, ProbeTest, Realtime, Ruleset,
+    Probe, ProbeTest, Realtime, Ruleset, Sdk,
 };
 pub use manager::{Fencing, ManagerConfig, ManagerFile, ManagerPorts};
 pub use overlap::{Conflict, overlaps};

@@ -28,6 +28,7 @@ use super::inheritance::SetupKeeper;
 use super::mesh::Mesh;
 use super::plane::DataPlane;
 use super::pulse::{Notice, Pulse, View};
+use super::sdk::{Hub, SlotRole};
 use super::sync::SyncHub;
 use crate::pulse::now;
 
@@ -58,6 +59,8 @@ pub(crate) struct Agent {
     pub(super) incarnation: Incarnation,
     pub(super) pulse: Pulse,
     pub(super) sync: Arc<SyncHub>,
+    /// None without a socket for functions of their own.
+    pub(super) sdk: Option<Arc<Hub>>,
     pub(super) mesh: Arc<Mesh>,
     pub(super) blocks: Blocks,
     pub(super) hooks: HookRunner,
@@ -98,6 +101,8 @@ pub(super) struct Parts {
     pub(super) incarnation: Incarnation,
     pub(super) pulse: Pulse,
     pub(super) sync: Arc<SyncHub>,
+    /// None without a socket for functions of their own.
+    pub(super) sdk: Option<Arc<Hub>>,
     pub(super) mesh: Arc<Mesh>,
     pub(super) blocks: Blocks,
     pub(super) rejections: Arc<RejectionCounters>,
@@ -115,6 +120,7 @@ impl Agent {
             incarnation: parts.incarnation,
             pulse: parts.pulse,
             sync: parts.sync,
+            sdk: parts.sdk,
             mesh: parts.mesh,
             blocks: parts.blocks,
             hooks,
@@ -212,6 +218,31 @@ impl Agent {
                 epoch,
                 reason: reason.to_owned(),
             });
+        }
+    }
+
+    /// The function beside this agent hears of a role once it is known here.
+    fn tell_function(&self, slot: SlotId, name: String, epoch: Epoch, role: Role) {
+        if let Some(sdk) = &self.sdk {
+            sdk.set_role(slot, SlotRole { name, role, epoch });
+        }
+    }
+
+    /// The same for all slots: of a role that was there before the agent's process no notice comes.
+    pub(super) fn tell_function_all(&self) {
+        let names = self.slot_names();
+        for (id, slot) in self.pulse.view().slots {
+            if let Some(name) = names.get(&id) {
+                self.tell_function(id, name.clone(), slot.epoch, slot.role);
+            }
+        }
+    }
+
+    /// The streams carry what the function has registered.
+    pub(super) fn take_function_classes(&self) {
+        let news = self.sdk.as_ref().and_then(Hub::news_of_classes);
+        if let Some(classes) = news {
+            self.sync.set_function_classes(classes);
         }
     }
 
@@ -398,6 +429,7 @@ impl Agent {
             } => {
                 let peer = peer.map_or(0, |p| p.node.0);
                 tracing::info!(slot = name, %epoch, %role, peer, cause = cause.as_str(), "role");
+                self.tell_function(slot, name, epoch, role);
                 self.blocks.tell_role(slot, role == Role::Active);
                 self.tell_role(slot, epoch, role, cause.as_str());
                 self.changed.notify_one();

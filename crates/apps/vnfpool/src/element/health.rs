@@ -21,6 +21,7 @@ use vnfpool_linux::links::{self, LinkError};
 use vnfpool_linux::sysctl;
 
 use self::news::{Findings, News};
+use super::sdk::FunctionHealth;
 use crate::pulse::guard;
 
 /// How often the kernel is asked.
@@ -46,6 +47,7 @@ pub(crate) struct Told {
 pub(crate) fn start(
     health: Health,
     interfaces: &[String],
+    function: Option<Arc<FunctionHealth>>,
     stop: Arc<AtomicBool>,
     resumes: bool,
     told: Told,
@@ -70,6 +72,7 @@ pub(crate) fn start(
         watched,
         link_watch,
         probe,
+        function,
         process: None,
         on_link_up: told.link_up,
         on_made_anew: Some(told.made_anew),
@@ -126,6 +129,8 @@ struct Watcher {
     watched: Vec<Watched>,
     link_watch: LinkWatch,
     probe: Option<Prober>,
+    /// The function that registers at the SDK's socket.
+    function: Option<Arc<FunctionHealth>>,
     process: Option<ProcessWatch>,
     on_link_up: OnLinkUp,
     on_made_anew: Option<OnMadeAnew>,
@@ -141,6 +146,15 @@ impl Watcher {
         // In this order: an answer that comes in between is not taken for the lack of one.
         let probe_is_unknown = self.probe.as_ref().is_some_and(Prober::has_not_answered);
         let probe_fault = self.probe.as_ref().and_then(Prober::fault);
+        let function = self.function.as_ref();
+        let function_is_unknown = function.is_some_and(|function| function.is_unknown());
+        let function_fault = function.and_then(|function| function.fault());
+        // Whoever of the two has answered that something is wrong is not unknown.
+        let is_fault = |fault: &Option<String>, is_unknown: bool| fault.is_some() && !is_unknown;
+        let is_known = is_fault(&probe_fault, probe_is_unknown)
+            || is_fault(&function_fault, function_is_unknown);
+        let probe_is_unknown = (probe_is_unknown || function_is_unknown) && !is_known;
+        let probe_fault = join(probe_fault, function_fault);
         Findings {
             faults,
             probe_fault,
@@ -222,6 +236,13 @@ impl Watcher {
                 pid_file.display()
             ));
         }
+    }
+}
+
+fn join(one: Option<String>, other: Option<String>) -> Option<String> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(format!("{one}; {other}")),
+        (one, other) => one.or(other),
     }
 }
 

@@ -39,6 +39,7 @@ fn text(agent: &Agent) -> String {
     slots(&mut scrape, agent, &view);
     state(&mut scrape, agent);
     commits(&mut scrape, agent);
+    function(&mut scrape, agent);
     gates(&mut scrape, agent, &view);
     thread(&mut scrape, &view);
     let rejections = agent.rejections.snapshot().into_iter();
@@ -134,6 +135,59 @@ fn slots(scrape: &mut Scrape, agent: &Agent, view: &View) {
         "vnfpool_role_changes",
         "Changes of the role by cause",
         takeovers,
+    );
+}
+
+/// The function at the SDK's socket, and the state that it has put.
+#[expect(clippy::cast_precision_loss, reason = "metrics are floating point")]
+fn function(scrape: &mut Scrape, agent: &Agent) {
+    let Some(sdk) = &agent.sdk else {
+        return;
+    };
+    let figures = sdk.figures();
+    let of_class = |slot, class: &ClassName| {
+        let mut labels = labels(agent, slot);
+        labels.push(("class", class.to_string()));
+        labels
+    };
+    let entries = figures
+        .iter()
+        .map(|(slot, class, entries, _)| (of_class(*slot, class), *entries));
+    scrape.gauge(
+        "vnfpool_sdk_entries",
+        "Entries of the function's state that are held here",
+        entries.map(|(labels, n)| (labels, n as f64)),
+    );
+    let bytes = figures
+        .iter()
+        .map(|(slot, class, _, bytes)| (of_class(*slot, class), *bytes));
+    scrape.gauge(
+        "vnfpool_sdk_bytes",
+        "Memory of these entries",
+        bytes.map(|(labels, n)| (labels, n as f64)),
+    );
+    let report = sdk.report();
+    let own = || {
+        vec![
+            ("pool", agent.config.pool.to_string()),
+            ("element", agent.config.element.to_string()),
+        ]
+    };
+    scrape.gauge(
+        "vnfpool_function_registered",
+        "1 while a function is registered at the SDK's socket",
+        [(own(), f64::from(u8::from(report.is_some())))].into_iter(),
+    );
+    let reported = || report.iter().map(|report| (own(), report));
+    scrape.gauge(
+        "vnfpool_function_load",
+        "Load that the function reports, in its own units",
+        reported().map(|(labels, report)| (labels, f64::from(report.load))),
+    );
+    scrape.gauge(
+        "vnfpool_function_capacity",
+        "Load that it can carry, as it reports",
+        reported().map(|(labels, report)| (labels, f64::from(report.capacity))),
     );
 }
 

@@ -27,6 +27,7 @@ mod metrics;
 mod plane;
 mod pulse;
 mod resume;
+mod sdk;
 mod supervise;
 mod sync;
 mod tasks;
@@ -56,6 +57,7 @@ use self::mesh::Mesh;
 use self::plane::DataPlane;
 use self::pulse::{Command, Pulse};
 use self::resume::{furnish, open_keys, open_paths, resume, take_up};
+use self::sdk::FunctionHealth;
 use self::sync::SyncHub;
 use crate::cli::args::{ElementJoin, ElementRun};
 use crate::daemon;
@@ -151,6 +153,8 @@ fn identity_of(
     })
 }
 
+type Sdk = (Option<Arc<sdk::Hub>>, Option<Arc<FunctionHealth>>);
+
 /// What an agent begins with.
 struct Start {
     /// The caller takes it away, also when serving fails half-way.
@@ -187,6 +191,7 @@ async fn serve_behind(start: Start) -> anyhow::Result<()> {
     if let Err(error) = vnfpool_conntrack::enable_events() {
         tracing::warn!("service state may be incomplete: {error}");
     }
+    let (sdk, function) = open_hub(&config)?;
     let rejections = Arc::new(RejectionCounters::default());
     let identity = (incarnation, continuity);
     let (sync, mesh) = meet_peers(&config, &credentials, identity, &pulse, &rejections)?;
@@ -197,6 +202,7 @@ async fn serve_behind(start: Start) -> anyhow::Result<()> {
         incarnation,
         pulse: pulse.clone(),
         sync,
+        sdk: sdk.clone(),
         mesh,
         blocks,
         rejections,
@@ -216,7 +222,10 @@ async fn serve_behind(start: Start) -> anyhow::Result<()> {
     }
     let stop_health = Arc::new(AtomicBool::new(false));
     let (made_anew, mut is_made_anew) = mpsc::channel(1);
-    let health = watch_health(&agent, &plane, &stop_health, resumes, made_anew)?;
+    let health = watch_health(&agent, &plane, function, &stop_health, resumes, made_anew)?;
+    let served = sdk.zip(agent.config.sdk.as_ref());
+    let served = served.map(|(hub, config)| sdk::start(hub, config, Arc::clone(&stop_health)));
+    let sdk = served.transpose()?;
     let mut tasks = tasks::start(&agent, noticed);
     if let Some(listen) = agent.config.metrics {
         metrics::start(&mut tasks, &agent, listen).await?;
@@ -239,11 +248,29 @@ async fn serve_behind(start: Start) -> anyhow::Result<()> {
     departure::hand_over_all(&agent).await;
     stop_health.store(true, Ordering::Relaxed);
     pulse.send(Command::Stop);
-    let _ = tokio::task::spawn_blocking(move || (thread.join(), health.join())).await;
+    let threads = [Some(thread), Some(health), sdk];
+    let join = move || {
+        threads
+            .into_iter()
+            .flatten()
+            .for_each(|thread| drop(thread.join()))
+    };
+    let _ = tokio::task::spawn_blocking(join).await;
     agent.mesh.close().await;
     tasks.shutdown().await;
     agent.finish_hooks().await;
     outcome.map_err(tasks::unless_panicked)
+}
+
+/// What a function of its own registers with, if the file has a socket for it.
+fn open_hub(config: &ElementConfig) -> anyhow::Result<Sdk> {
+    let Some(sdk) = &config.sdk else {
+        return Ok((None, None));
+    };
+    let health = Arc::new(FunctionHealth::new(sdk.required));
+    let (element, pool) = (config.element.to_string(), config.pool.to_string());
+    let hub = sdk::Hub::new(element, pool, Arc::clone(&health)).context("wake the SDK's thread")?;
+    Ok((Some(Arc::new(hub)), Some(health)))
 }
 
 /// What talks to the other elements.
@@ -386,6 +413,7 @@ fn prepare_thread(
 fn watch_health(
     agent: &Arc<Agent>,
     plane: &Arc<Mutex<Option<DataPlane>>>,
+    function: Option<Arc<FunctionHealth>>,
     stop: &Arc<AtomicBool>,
     resumes: bool,
     made_anew: mpsc::Sender<String>,
@@ -413,6 +441,7 @@ fn watch_health(
     health::start(
         agent.config.health.clone(),
         &interfaces,
+        function,
         Arc::clone(stop),
         resumes,
         told,

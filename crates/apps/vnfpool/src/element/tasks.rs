@@ -61,6 +61,8 @@ async fn steer(agent: Arc<Agent>) {
             _ = interval.tick() => {}
             () = agent.changed.notified() => {}
         }
+        agent.tell_function_all();
+        agent.take_function_classes();
         agent
             .sync
             .steer(&agent.pulse.view().slots, &agent.mesh.connections());

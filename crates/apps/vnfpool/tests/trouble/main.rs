@@ -15,6 +15,7 @@ mod clock;
 mod daemon;
 mod evidence;
 mod fencing;
+mod function;
 mod haproxy;
 mod hooks;
 mod hostile;

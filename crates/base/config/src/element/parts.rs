@@ -148,6 +148,33 @@ impl GateDriver {
     }
 }
 
+/// The socket at which a function registers that has its state replicated.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sdk {
+    /// Where it is, an absolute path.
+    pub socket: PathBuf,
+    /// Its permissions.
+    pub mode: u32,
+    /// This user owns it and may connect, beside root and the agent's own.
+    pub uid: Option<u32>,
+    /// The same for this group.
+    pub gid: Option<u32>,
+    /// Without a registered function this element could not serve.
+    pub required: bool,
+}
+
+impl Default for Sdk {
+    fn default() -> Self {
+        Self {
+            socket: PathBuf::from(SDK_SOCKET),
+            mode: 0o600,
+            uid: None,
+            gid: None,
+            required: true,
+        }
+    }
+}
+
 /// Scheduling of the heartbeat thread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Realtime {
@@ -312,6 +339,29 @@ pub(super) fn read_realtime(table: Table<'_>) -> Realtime {
     realtime
 }
 
+pub(super) fn read_sdk(table: Table<'_>) -> Option<Sdk> {
+    let socket = table.optional::<PathBuf>("socket");
+    if socket.as_ref().is_some_and(|socket| !socket.is_absolute()) {
+        let help = "the function finds it by this path, from wherever it was started";
+        table.error("socket", "socket: expected an absolute path", Some(help));
+    }
+    let default = Sdk::default();
+    let uid = table.optional::<Number<0, 0xffff_fffe>>("uid");
+    let gid = table.optional::<Number<0, 0xffff_fffe>>("gid");
+    let mode = table.optional::<Number<0, 0o777>>("mode");
+    // Who is named here shall get in.
+    let mode_default = if gid.is_some() { 0o660 } else { default.mode };
+    let sdk = Sdk {
+        socket: socket.unwrap_or(default.socket),
+        mode: mode.map_or(mode_default, |mode| mode.0),
+        uid: uid.map(|uid| uid.0),
+        gid: gid.map(|gid| gid.0),
+        required: table.optional("required").unwrap_or(default.required),
+    };
+    table.finish();
+    Some(sdk)
+}
+
 fn millis<const MIN: u32, const MAX: u32>(
     table: &Table<'_>,
     key: &'static str,
@@ -358,4 +408,5 @@ const DRAIN_TIME: Duration = Duration::from_secs(1);
 const DRAIN_MS_MAX: u32 = 3_000;
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 const PROBE_TIMEOUT: Duration = Duration::from_millis(500);
+const SDK_SOCKET: &str = "/run/vnfpool/sdk.sock";
 const REALTIME_PRIORITY: u8 = 40;

@@ -272,6 +272,9 @@ impl Agent {
         let epoch = epoch_in(&self.pulse.view(), id);
         self.pulse.send(Command::RemoveSlot(id));
         self.sync.remove(id);
+        if let Some(sdk) = &self.sdk {
+            sdk.remove_slot(id);
+        }
         self.blocks.remove(id);
         // The real-time thread closes the gate, another lets go of it; until both have, the slot
         // is not removed.

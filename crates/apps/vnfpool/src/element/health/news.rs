@@ -9,9 +9,9 @@ const BELIEVED_AFTER: Duration = Duration::from_millis(500);
 pub(super) struct Findings {
     /// What the kernel says.
     pub(super) faults: Vec<String>,
-    /// What the operator's probe says.
+    /// What the operator's probe and the function itself say.
     pub(super) probe_fault: Option<String>,
-    /// The probe has neither answered nor had the time to: its fault is that nothing is known.
+    /// One of them has neither answered nor had the time to, and the other knows of no fault.
     pub(super) probe_is_unknown: bool,
 }
 

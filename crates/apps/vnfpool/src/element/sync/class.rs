@@ -91,7 +91,7 @@ pub(crate) trait Sink {
 }
 
 type OpenSource = dyn Fn(SlotId) -> anyhow::Result<Box<dyn Source>> + Send + Sync;
-type OpenSink = dyn Fn() -> anyhow::Result<Box<dyn Sink>> + Send + Sync;
+type OpenSink = dyn Fn(SlotId) -> anyhow::Result<Box<dyn Sink>> + Send + Sync;
 
 /// A class of state of this element's function.
 #[derive(Clone)]
@@ -102,9 +102,9 @@ pub(crate) struct Class {
     pub(crate) accepts_less: bool,
     /// What this element can do as a standby.
     pub(crate) offer: Offer,
-    /// Called in the thread of the stream.
+    /// Called in the thread of the stream, with its slot.
     pub(crate) open_source: Arc<OpenSource>,
-    /// Called in the thread of the stream.
+    /// Called in the thread of the stream, with its slot.
     pub(crate) open_sink: Arc<OpenSink>,
 }
 
@@ -164,7 +164,7 @@ impl Class {
                     holding: holding.flatten(),
                 }))
             }),
-            open_sink: Arc::new(move || {
+            open_sink: Arc::new(move |_| {
                 let sink = vnfpool_conntrack::Sink::open(of_sink.clone())?;
                 port_of_sink.store(sink.port()?, Ordering::Relaxed);
                 Ok(Box::new(sink))

@@ -43,7 +43,7 @@ use vnfpool_wire::datagram::{Member, NodeId};
 
 use super::pulse::{Pulse, SlotView};
 use crate::pulse::now;
-pub(crate) use class::Class;
+pub(crate) use class::{Class, OWN_BARRIERS, Sink, Source};
 use copies::Copies;
 use lanes::{Lanes, Receiving, Sending};
 pub(crate) use sender::Figures;
@@ -143,6 +143,16 @@ impl SyncHub {
             let class = Class::conntrack(self.scope.clone(), spec);
             state.classes.insert(class.name().clone(), class);
         }
+    }
+
+    /// Replaces the classes of the function beside this agent, whose kernel's classes stay.
+    pub(crate) fn set_function_classes(&self, news: Vec<Class>) {
+        let mut state = self.state();
+        state
+            .classes
+            .retain(|name, _| *name == ClassName::conntrack());
+        let news = news.into_iter().map(|one| (one.name().clone(), one));
+        state.classes.extend(news);
     }
 
     /// Whom the lone active of `slot` should feed.

@@ -112,7 +112,7 @@ impl Running {
     pub(super) fn run(self) {
         let _over = super::SetAtEnd(Arc::clone(&self.ended));
         let (slot, class) = (self.stream.slot, self.stream.class.name().clone());
-        let outcome = (self.stream.class.open_sink)().and_then(|sink| {
+        let outcome = (self.stream.class.open_sink)(self.stream.slot).and_then(|sink| {
             let Stream {
                 class,
                 link,

@@ -1,0 +1,352 @@
+//! A class of state of one slot: its table, who writes it, who is fed from it, at which level.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use vnfpool_model::Time;
+use vnfpool_statesync::Item;
+use vnfpool_statesync::class::ClassName;
+use vnfpool_wire::sdk::{Level, LevelKind, Op};
+
+use super::bell::Bell;
+use super::feed::Feed;
+use super::log::FollowerId;
+use super::table::Table;
+
+/// What a function has declared of a class.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct ClassSpec {
+    pub(crate) name: ClassName,
+    pub(crate) level: Level,
+    /// What the values are.
+    pub(crate) format: u16,
+    pub(crate) schema_version: u16,
+}
+
+/// Why changes were not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum WriteRefusal {
+    /// This element is not the slot's active.
+    Role,
+    /// It is, in a newer epoch.
+    Epoch {
+        newest: u64,
+    },
+    Full,
+}
+
+/// Whether the successor has what was put before a commit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Held {
+    Yes,
+    /// Not yet; the class's bell rings when there is news.
+    Wait,
+    No(NotHeld),
+}
+
+/// Why it is not known to have it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NotHeld {
+    /// The level of the class sends nothing, or asks for no commits.
+    Level,
+    /// There is no successor with a whole copy.
+    Alone,
+    /// It lags for longer than the level allows.
+    Behind,
+    /// This agent's copy is not whole itself.
+    Restoring,
+}
+
+impl NotHeld {
+    /// Stable word and text.
+    pub(super) const fn describe(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Level => (
+                "level",
+                "the class is not declared at the level commit: nobody waits for the successor",
+            ),
+            Self::Alone => (
+                "alone",
+                "no successor has a whole copy: what was put is in this element only",
+            ),
+            Self::Behind => (
+                "behind",
+                "the successor lags for longer than the level allows: it is not waited for until \
+                 it has caught up",
+            ),
+            Self::Restoring => (
+                "restoring",
+                "the agent has lost its copy: put everything again, then say that it is restored",
+            ),
+        }
+    }
+}
+
+/// The epochs in which this element has been the active, without a break. A standby that is armed makes
+/// a new one; what was put under the one before is still the word of the only active.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Tenure {
+    since: u64,
+    newest: u64,
+}
+
+/// A class, shared by the thread of the functions and those of its streams.
+#[derive(Debug)]
+pub(crate) struct Class {
+    state: Mutex<State>,
+    /// Rung when somebody waits for a successor and there is news of one.
+    bell: Bell,
+}
+
+#[derive(Debug)]
+pub(super) struct State {
+    pub(super) table: Table,
+    spec: Option<ClassSpec>,
+    tenure: Option<Tenure>,
+    feeds: BTreeMap<FollowerId, Feed>,
+    /// The successor was behind, and has not caught up since.
+    is_behind: bool,
+    is_awaited: bool,
+}
+
+impl Class {
+    pub(super) fn new(bell: Bell) -> Self {
+        let state = State {
+            table: Table::default(),
+            spec: None,
+            tenure: None,
+            feeds: BTreeMap::new(),
+            is_behind: false,
+            is_awaited: false,
+        };
+        Self {
+            state: Mutex::new(state),
+            bell,
+        }
+    }
+
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes what is known of a successor, and tells those who wait for that.
+    pub(super) fn with_feed(&self, id: FollowerId, change: impl FnOnce(&mut Feed)) {
+        let mut state = self.state();
+        if let Some(feed) = state.feeds.get_mut(&id) {
+            change(feed);
+        }
+        if std::mem::take(&mut state.is_awaited) {
+            self.bell.ring();
+        }
+    }
+
+    /// A successor is fed from now on.
+    pub(super) fn begin_feed(&self, bell: Bell) -> FollowerId {
+        let mut state = self.state();
+        let id = state.table.follow(bell);
+        state.feeds.insert(id, Feed::default());
+        id
+    }
+
+    /// It is fed no longer.
+    pub(super) fn end_feed(&self, id: FollowerId) {
+        let mut state = self.state();
+        state.table.leave(id);
+        state.feeds.remove(&id);
+        if std::mem::take(&mut state.is_awaited) {
+            self.bell.ring();
+        }
+    }
+}
+
+impl State {
+    pub(super) const fn spec(&self) -> Option<&ClassSpec> {
+        self.spec.as_ref()
+    }
+
+    pub(super) fn set_spec(&mut self, spec: ClassSpec) {
+        self.spec = Some(spec);
+    }
+
+    /// Takes in the epoch in which this element is the active; none while it is not.
+    pub(super) fn set_tenure(&mut self, epoch: Option<u64>) {
+        self.tenure = epoch.map(|newest| Tenure {
+            since: self.tenure.map_or(newest, |tenure| tenure.since),
+            newest,
+        });
+    }
+
+    /// The epoch in which this element is the active; none while it is not.
+    pub(super) fn tenure(&self) -> Option<u64> {
+        self.tenure.map(|tenure| tenure.newest)
+    }
+
+    /// Carries out all of `ops` if this element has been the active since `epoch`.
+    ///
+    /// The sizes of keys and values are checked already.
+    pub(super) fn write(
+        &mut self,
+        epoch: u64,
+        ops: Vec<Op>,
+        now: Time,
+    ) -> Result<(), WriteRefusal> {
+        self.may_write(epoch)?;
+        let bytes = ops
+            .iter()
+            .map(|op| op.key.len() + op.value.as_ref().map_or(0, Bytes::len));
+        if !self.table.has_room_for(ops.len(), bytes.sum()) {
+            return Err(WriteRefusal::Full);
+        }
+        for Op { key, value, ttl_s } in ops {
+            match value {
+                Some(value) => {
+                    let put = self.table.put(Item { key, value, ttl_s }, now);
+                    debug_assert_eq!(put, Ok(()), "there was room");
+                }
+                None => self.table.delete(key),
+            }
+        }
+        self.table.ring(now);
+        Ok(())
+    }
+
+    /// Whether this element is the active, and has been since `epoch`.
+    pub(super) fn may_write(&self, epoch: u64) -> Result<(), WriteRefusal> {
+        match self.tenure {
+            None => Err(WriteRefusal::Role),
+            Some(Tenure { since, newest }) if !(since..=newest).contains(&epoch) => {
+                Err(WriteRefusal::Epoch { newest })
+            }
+            Some(_) => Ok(()),
+        }
+    }
+
+    /// How many changes may be taken before the successor has to be waited for.
+    pub(super) fn room(&mut self, now: Time) -> usize {
+        let Some(level) = self.spec.as_ref().map(|spec| spec.level) else {
+            return usize::MAX;
+        };
+        if !waits(&level) || self.judge(now).is_err() {
+            return usize::MAX;
+        }
+        let missing = self.table.end() - self.held().unwrap_or_default();
+        let room = u64::from(level.entries).saturating_sub(missing);
+        self.is_awaited |= room == 0;
+        usize::try_from(room).unwrap_or(usize::MAX)
+    }
+
+    /// Whether the successors hold everything up to `position`.
+    pub(super) fn is_held(&mut self, position: u64, now: Time) -> Held {
+        let demanded = self.spec.as_ref().map(|spec| spec.level.kind());
+        if demanded != Some(LevelKind::LevelCommit) {
+            return Held::No(NotHeld::Level);
+        }
+        if !self.table.is_complete() {
+            return Held::No(NotHeld::Restoring);
+        }
+        if let Err(reason) = self.judge(now) {
+            return Held::No(reason);
+        }
+        if self.held().is_some_and(|held| held >= position) {
+            return Held::Yes;
+        }
+        self.is_awaited = true;
+        Held::Wait
+    }
+
+    /// The level at which the class is held now, and why if it is not the one demanded.
+    pub(super) fn level_now(&mut self, now: Time) -> (Level, &'static str) {
+        let demanded = self
+            .spec
+            .as_ref()
+            .map(|spec| spec.level)
+            .unwrap_or_default();
+        let kind = match demanded.kind() {
+            LevelKind::LevelNone => return (demanded, ""),
+            kind => kind,
+        };
+        let lowered = |kind: LevelKind| Level {
+            kind: kind.into(),
+            ..Level::default()
+        };
+        let Err(reason) = self.judge(now) else {
+            return (demanded, "");
+        };
+        let lowered = match reason {
+            NotHeld::Behind if kind == LevelKind::LevelEventual => return (demanded, ""),
+            NotHeld::Behind => lowered(LevelKind::LevelEventual),
+            _ => lowered(LevelKind::LevelNone),
+        };
+        (lowered, reason.describe().1)
+    }
+
+    /// Whether the successors keep up. One that was behind is so until it has caught up well.
+    fn judge(&mut self, now: Time) -> Result<(), NotHeld> {
+        if self.held().is_none() {
+            self.is_behind = false;
+            return Err(NotHeld::Alone);
+        }
+        let level = self
+            .spec
+            .as_ref()
+            .map(|spec| spec.level)
+            .unwrap_or_default();
+        if !waits(&level) {
+            return Ok(());
+        }
+        let lag_max = Duration::from_millis(level.lag_ms.into());
+        let lag = self.lag(now);
+        if lag > lag_max {
+            self.is_behind = true;
+        } else if lag <= lag_max / 2 {
+            self.is_behind = false;
+        }
+        match self.is_behind {
+            true => Err(NotHeld::Behind),
+            false => Ok(()),
+        }
+    }
+
+    /// Up to where all successors with a whole copy hold everything; none without one.
+    pub(super) fn held(&self) -> Option<u64> {
+        self.feeds.values().filter_map(Feed::held).min()
+    }
+
+    /// Since when something is missing at one of them.
+    fn lag(&self, now: Time) -> Duration {
+        let fed = self.feeds.iter().filter(|(_, feed)| feed.held().is_some());
+        let lag = fed.map(|(id, feed)| {
+            let unread_since = self.table.log().unread_since(*id);
+            let unread = unread_since.map_or(Duration::ZERO, |since| now.since(since));
+            unread.max(feed.lag(now))
+        });
+        lag.max().unwrap_or_default()
+    }
+
+    /// The question to a successor, if one is due, whether it holds everything handed on.
+    pub(super) fn ask(&mut self, id: FollowerId, now: Time) -> Option<u64> {
+        let position = self.table.log().read_up_to(id);
+        self.feeds.get_mut(&id)?.ask(position, now)
+    }
+
+    /// A successor has missed changes: what it holds is not known any more.
+    pub(super) fn lose(&mut self, id: FollowerId, now: Time) {
+        if let Some(feed) = self.feeds.get_mut(&id) {
+            feed.lose(now);
+        }
+    }
+
+    /// Copies that a function may read of a key.
+    pub(super) fn get(&self, key: &Bytes, now: Time) -> Option<Item> {
+        self.table.get(key, now)
+    }
+}
+
+fn waits(level: &Level) -> bool {
+    matches!(
+        level.kind(),
+        LevelKind::LevelBounded | LevelKind::LevelCommit
+    )
+}

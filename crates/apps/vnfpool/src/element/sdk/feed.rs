@@ -1,0 +1,130 @@
+//! How far a successor is that a class is sent to.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use vnfpool_model::Time;
+
+/// Questions to a successor that are on the way: so many, so that a commit need not wait for the
+/// answer to another one, and no more, so that one answers for many.
+const ASKED_MAX: usize = 4;
+
+/// A successor that could not answer is asked again after this time.
+const ASK_AGAIN: Duration = Duration::from_millis(20);
+
+#[derive(Debug)]
+struct Question {
+    id: u64,
+    position: u64,
+    asked_at: Time,
+}
+
+/// What is known of one successor.
+#[derive(Debug, Default)]
+pub(super) struct Feed {
+    /// It has a whole copy, with every change up to here; none while that is not known.
+    held: Option<u64>,
+    asked: VecDeque<Question>,
+    asked_for: u64,
+    ids: u64,
+    not_before: Time,
+}
+
+impl Feed {
+    /// Up to where it holds everything; none while it may miss some.
+    pub(super) const fn held(&self) -> Option<u64> {
+        self.held
+    }
+
+    /// The question, if it is time for one, whether it holds everything up to `position`, all of which
+    /// was handed on.
+    pub(super) fn ask(&mut self, position: u64, now: Time) -> Option<u64> {
+        let is_due = match self.held {
+            Some(_) => position > self.asked_for && self.asked.len() < ASKED_MAX,
+            None => self.asked.is_empty() && now >= self.not_before,
+        };
+        is_due.then(|| {
+            self.ids += 1;
+            self.asked_for = position;
+            self.asked.push_back(Question {
+                id: self.ids,
+                position,
+                asked_at: now,
+            });
+            self.ids
+        })
+    }
+
+    /// The answer to a question; none of those before it will be answered any more.
+    pub(super) fn answered(&mut self, id: u64, is_held: bool, now: Time) {
+        let mut position = None;
+        while let Some(question) = self.asked.pop_front_if(|question| question.id <= id) {
+            position = (question.id == id).then_some(question.position);
+        }
+        // Of a question that was given up with what was known then.
+        let Some(position) = position else {
+            return;
+        };
+        match is_held {
+            true => self.held = self.held.max(Some(position)),
+            false => self.lose(now),
+        }
+    }
+
+    /// It misses changes: what it holds is not known until it answers again.
+    pub(super) fn lose(&mut self, now: Time) {
+        self.held = None;
+        self.asked.clear();
+        self.not_before = now.after(ASK_AGAIN);
+    }
+
+    /// For how long the oldest question has been on the way.
+    pub(super) fn lag(&self, now: Time) -> Duration {
+        let oldest = self.asked.front();
+        oldest.map_or(Duration::ZERO, |question| now.since(question.asked_at))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fed() -> Feed {
+        let mut feed = Feed::default();
+        let id = feed.ask(0, Time::ZERO).unwrap();
+        feed.answered(id, true, Time::ZERO);
+        feed
+    }
+
+    #[test]
+    fn one_answer_is_for_many_and_few_questions_are_on_the_way() {
+        let mut feed = fed();
+        assert_eq!(feed.held(), Some(0));
+        let asked = (1..=9).filter_map(|position| feed.ask(position, Time(position)));
+        let asked: Vec<_> = asked.collect();
+        assert_eq!(asked.len(), ASKED_MAX);
+        assert_eq!(feed.lag(Time(11)), Duration::from_nanos(10));
+        feed.answered(asked[3], true, Time(11));
+        assert_eq!((feed.held(), feed.lag(Time(11))), (Some(4), Duration::ZERO));
+        assert!(feed.ask(9, Time(11)).is_some());
+        assert_eq!(feed.ask(9, Time(11)), None, "asked already");
+    }
+
+    /// Goal: what a successor held counts no more once it has lost its copy, nor does the answer to a
+    /// question from before that.
+    #[test]
+    fn a_successor_that_lost_its_copy_holds_nothing_until_it_says_so() {
+        let mut feed = fed();
+        let before = feed.ask(5, Time::ZERO).unwrap();
+        feed.lose(Time::ZERO);
+        feed.answered(before, true, Time::ZERO);
+        assert_eq!(feed.held(), None);
+        assert_eq!(feed.ask(5, Time::ZERO), None, "not at once");
+        let again = feed.ask(5, Time::ZERO.after(ASK_AGAIN)).unwrap();
+        feed.answered(again, false, Time::ZERO.after(ASK_AGAIN));
+        assert_eq!(feed.held(), None);
+        let again = feed.ask(5, Time::ZERO.after(2 * ASK_AGAIN)).unwrap();
+        feed.answered(again, true, Time::ZERO);
+        assert_eq!(feed.held(), Some(5));
+    }
+}

@@ -1,0 +1,263 @@
+//! The function beside this agent: a socket at which it registers, the tables of its state, and how it
+//! is told what this element is.
+//!
+//! ```text
+//!   function ==Unix socket== sdk thread (server, a Session each) -+-> Class (table, log) --> Source --> stream
+//!                                   ^                             |         ^
+//!                 roles, bell ------+                             |         +-- Sink <-- stream of the active
+//!                                                                 +-> FunctionHealth --> health thread
+//! ```
+//!
+//! A [`session::Session`] has no socket and no clock: bytes in, bytes out. The tables are shared with
+//! the threads of the state streams, under one short lock each.
+
+mod bell;
+mod class;
+mod feed;
+mod function;
+mod log;
+mod server;
+mod session;
+mod sink;
+mod source;
+mod table;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use anyhow::Context as _;
+use vnfpool_model::{Epoch, Role, SlotId, Time};
+use vnfpool_statesync::class::{Bounds, ClassName, Demand, Level, Offer};
+use vnfpool_wire::sdk::{CLASSES_MAX, LevelKind};
+
+use self::bell::Bell;
+use self::class::{Class, ClassSpec};
+pub(crate) use self::function::FunctionHealth;
+pub(crate) use self::server::start;
+use self::sink::Sink;
+use self::source::Source;
+use super::sync;
+
+/// What this element is in a slot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct SlotRole {
+    pub(crate) name: String,
+    pub(crate) role: Role,
+    pub(crate) epoch: Epoch,
+}
+
+/// What the threads share: roles, tables, the function.
+#[derive(Debug)]
+pub(crate) struct Hub {
+    element: String,
+    pool: String,
+    bell: Bell,
+    health: Arc<FunctionHealth>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    slots: BTreeMap<SlotId, SlotRole>,
+    classes: BTreeMap<SlotId, BTreeMap<ClassName, Arc<Class>>>,
+    /// Of the registered function.
+    specs: Vec<ClassSpec>,
+    has_new_specs: bool,
+    /// Counts changes of `slots`.
+    revision: u64,
+}
+
+impl Hub {
+    /// Nothing is registered; no slot is known.
+    ///
+    /// # Errors
+    /// Without a descriptor to wake the thread with.
+    pub(crate) fn new(
+        element: String,
+        pool: String,
+        health: Arc<FunctionHealth>,
+    ) -> std::io::Result<Self> {
+        Ok(Self {
+            element,
+            pool,
+            bell: Bell::new()?,
+            health,
+            state: Mutex::new(State::default()),
+        })
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes in what this element is in a slot. What is older than known changes nothing.
+    pub(crate) fn set_role(&self, slot: SlotId, news: SlotRole) {
+        let mut state = self.state();
+        let known = state.slots.get(&slot);
+        if known.is_some_and(|known| *known == news || known.epoch > news.epoch) {
+            return;
+        }
+        let tenure = tenure(&news);
+        state.slots.insert(slot, news);
+        state.revision += 1;
+        for class in state.classes.entry(slot).or_default().values() {
+            class.state().set_tenure(tenure);
+        }
+        state.create_classes(&self.bell);
+        self.bell.ring();
+    }
+
+    /// The slot is not this element's any more; its state goes.
+    pub(crate) fn remove_slot(&self, slot: SlotId) {
+        let mut state = self.state();
+        if state.slots.remove(&slot).is_none() {
+            return;
+        }
+        for class in state.classes.remove(&slot).unwrap_or_default().values() {
+            class.state().set_tenure(None);
+        }
+        state.revision += 1;
+        self.bell.ring();
+    }
+
+    /// What the registered function says of itself.
+    pub(crate) fn report(&self) -> Option<function::Report> {
+        self.health.report()
+    }
+
+    /// Entries and bytes of every table.
+    pub(crate) fn figures(&self) -> Vec<(SlotId, ClassName, usize, usize)> {
+        let state = self.state();
+        let tables = state.classes.iter().flat_map(|(slot, classes)| {
+            classes.iter().map(|(name, class)| {
+                let state = class.state();
+                (
+                    *slot,
+                    name.clone(),
+                    state.table.entries(),
+                    state.table.bytes(),
+                )
+            })
+        });
+        tables.collect()
+    }
+
+    /// Lets entries go whose time is over. The active decides that, its copies follow.
+    fn sweep(&self, now: Time) {
+        let classes: Vec<_> = {
+            let state = self.state();
+            state
+                .classes
+                .values()
+                .flat_map(BTreeMap::values)
+                .cloned()
+                .collect()
+        };
+        for class in classes {
+            let mut state = class.state();
+            if state.tenure().is_some() {
+                state.table.sweep(now);
+            }
+        }
+    }
+
+    /// The classes of the registered function, and of the last one when it is gone, as the streams need
+    /// them; none when they are those of the last time.
+    pub(crate) fn news_of_classes(self: &Arc<Self>) -> Option<Vec<sync::Class>> {
+        let mut state = self.state();
+        std::mem::take(&mut state.has_new_specs).then(|| {
+            let specs = state.specs.iter();
+            specs.map(|spec| self.stream_class(spec)).collect()
+        })
+    }
+
+    fn stream_class(self: &Arc<Self>, spec: &ClassSpec) -> sync::Class {
+        let (of_source, of_sink) = (Arc::clone(self), Arc::clone(self));
+        let (source_name, sink_name) = (spec.name.clone(), spec.name.clone());
+        sync::Class {
+            demand: Demand {
+                class: spec.name.clone(),
+                format: spec.format,
+                schema: spec.schema_version,
+                level: demanded(&spec.level),
+            },
+            accepts_less: false,
+            offer: Offer {
+                class: spec.name.clone(),
+                format: spec.format,
+                schema: spec.schema_version,
+                level: Level::Commit(Bounds::DEFAULT),
+            },
+            open_source: Arc::new(move |slot| {
+                let class = of_source.class(slot, &source_name);
+                let class = class.context("the slot is not this element's any more")?;
+                Ok(Box::new(Source::open(class)?))
+            }),
+            open_sink: Arc::new(move |slot| {
+                let class = of_sink.class(slot, &sink_name);
+                let class = class.context("the slot is not this element's any more")?;
+                Ok(Box::new(Sink::new(class)))
+            }),
+        }
+    }
+
+    /// A class of a slot, made if it is not there; none for a slot that is not ours, and beyond the bound
+    /// on classes.
+    fn class(&self, slot: SlotId, name: &ClassName) -> Option<Arc<Class>> {
+        let mut state = self.state();
+        let tenure = state.slots.get(&slot).map(tenure)?;
+        let classes = state.classes.entry(slot).or_default();
+        if !classes.contains_key(name) {
+            if classes.len() >= CLASSES_MAX {
+                return None;
+            }
+            let class = Arc::new(Class::new(self.bell.clone()));
+            class.state().set_tenure(tenure);
+            classes.insert(name.clone(), class);
+        }
+        classes.get(name).cloned()
+    }
+}
+
+impl State {
+    /// Makes the classes of the registered function in every slot.
+    fn create_classes(&mut self, bell: &Bell) {
+        for (slot, role) in &self.slots {
+            let classes = self.classes.entry(*slot).or_default();
+            for spec in &self.specs {
+                let class = classes.entry(spec.name.clone()).or_insert_with(|| {
+                    let class = Class::new(bell.clone());
+                    class.state().set_tenure(tenure(role));
+                    Arc::new(class)
+                });
+                class.state().set_spec(spec.clone());
+            }
+        }
+    }
+}
+
+/// The level as the stream has it. The stream counts marks and barriers too, and what is under way to it:
+/// the function is held back before a copy counts as out of sync.
+fn demanded(level: &vnfpool_wire::sdk::Level) -> Level {
+    let entries = level.entries.saturating_add(level.entries / 8);
+    let bounds = Bounds {
+        lag_ms: level.lag_ms.max(1),
+        entries: entries.saturating_add(STREAM_RECORDS),
+    };
+    match level.kind() {
+        LevelKind::LevelNone => Level::None,
+        LevelKind::LevelEventual => Level::Eventual,
+        LevelKind::LevelBounded => Level::Bounded(bounds),
+        LevelKind::LevelCommit => Level::Commit(bounds),
+    }
+}
+
+/// Records of a stream beside changes, at most, while the successor keeps up.
+const STREAM_RECORDS: u32 = 1_024;
+
+/// The epoch in which puts are taken; none while this element is not the active.
+fn tenure(slot: &SlotRole) -> Option<u64> {
+    (slot.role == Role::Active).then(|| slot.epoch.fencing_token())
+}

@@ -1,0 +1,6 @@
+//! Whole sockets, functions and successors, without a pool.
+
+mod functions;
+mod hostile;
+mod pair;
+mod python;

@@ -1,0 +1,131 @@
+//! A function that has its state replicated by its agents, in a real pool.
+
+use std::time::Duration;
+
+use tokio::runtime::Runtime;
+use vnfpool_lab::Gateway::{self, Gw1, Gw2};
+use vnfpool_sdk::{Active, Class, Client, Event, Events, Function, Level, Role, Table};
+
+use crate::daemon::wait;
+use crate::site::Site;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The function beside one agent.
+struct Instance {
+    client: Client,
+    events: Events,
+}
+
+impl Instance {
+    fn start(runtime: &Runtime, site: &Site, gateway: Gateway) -> Self {
+        let function =
+            || Function::new("counter", "1").class(Class::new("counts", Level::commit(), 1));
+        let socket = site.path(&format!("{gateway}-sdk.sock"));
+        let connect = || {
+            runtime
+                .block_on(vnfpool_sdk::connect(&socket, function()))
+                .ok()
+        };
+        let (client, events) = wait("the agent's socket", connect);
+        Self { client, events }
+    }
+
+    /// The newest epoch as the active in which the class is held as demanded; or the next one.
+    async fn held(&mut self) -> Active {
+        let mut active = None;
+        self.wait(|event| {
+            match event {
+                Event::Role(Role::Active(now)) => active = Some(now),
+                Event::Level { reason, .. } if reason.is_empty() => return active,
+                _ => {}
+            }
+            None
+        })
+        .await
+    }
+
+    async fn active(&mut self) -> Active {
+        self.wait(|event| match event {
+            Event::Role(Role::Active(active)) => Some(active),
+            _ => None,
+        })
+        .await
+    }
+
+    async fn wait<T>(&mut self, mut pick: impl FnMut(Event) -> Option<T>) -> T {
+        let found = async {
+            loop {
+                let event = self.events.next().await.expect("the connection is kept");
+                if let Some(found) = pick(event) {
+                    return found;
+                }
+            }
+        };
+        tokio::time::timeout(PATIENCE, found)
+            .await
+            .expect("the event comes")
+    }
+
+    fn counts(&self, active: Active) -> Table {
+        self.client.table(active.slot, "counts").unwrap()
+    }
+}
+
+fn start_agent(site: &Site, gateway: Gateway) {
+    let socket = site.path(&format!("{gateway}-sdk.sock"));
+    let text = format!(
+        "{}\n[sdk]\nsocket = \"{socket}\"\n",
+        site.element_file(gateway)
+    );
+    site.start_element_of(gateway, &text);
+}
+
+/// Goal: what a function has committed is with the function that takes over, whatever has died; and an
+/// agent that comes back gets it all. Method: the active's agent is killed, and later its successor's
+/// function ends.
+#[test]
+fn what_was_committed_is_with_the_function_that_takes_over() {
+    let runtime = Runtime::new().unwrap();
+    let site = Site::managed();
+    site.create_pool();
+    for gateway in Gateway::BOTH {
+        start_agent(&site, gateway);
+    }
+    let [mut one, mut two] = Gateway::BOTH.map(|gateway| Instance::start(&runtime, &site, gateway));
+    site.wait_first();
+    runtime.block_on(async {
+        let active = one.held().await;
+        let counts = one.counts(active);
+        for number in 0..1_000u32 {
+            counts
+                .put(active, &number.to_be_bytes(), b"1", None)
+                .await
+                .unwrap();
+        }
+        counts.commit().await.unwrap();
+    });
+    site.element(Gw1).kill();
+    let active = runtime.block_on(async {
+        let active = two.active().await;
+        let counts = two.counts(active);
+        let (entries, _) = counts.range(b"", b"", 0).await.unwrap();
+        assert_eq!(entries.len(), 1_000);
+        counts.put(active, b"after", b"2", None).await.unwrap();
+        active
+    });
+    site.wait_owner(Gw2);
+    start_agent(&site, Gw1);
+    site.wait_armed();
+    runtime
+        .block_on(async { two.counts(active).commit().await })
+        .unwrap();
+    // A function that ends is a fault: its element resigns.
+    drop(two);
+    let active = runtime.block_on(one.active());
+    site.wait_owner(Gw1);
+    let counts = one.counts(active);
+    let after = runtime.block_on(counts.get(b"after")).unwrap();
+    assert_eq!(after.map(|entry| entry.value.to_vec()), Some(b"2".to_vec()));
+    site.ends_well();
+}
