@@ -7,6 +7,14 @@
 //! Registers with the agent of a pool's active element and prints one JSON object. It needs a
 //! successor whose agent knows the same classes: run it, stopped at the role it is told, there as well.
 
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a program that prints figures"
+)]
+
 use std::error::Error;
 use std::time::{Duration, Instant};
 

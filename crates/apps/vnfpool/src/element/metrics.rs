@@ -176,7 +176,7 @@ fn function(scrape: &mut Scrape, agent: &Agent) {
     scrape.gauge(
         "vnfpool_function_registered",
         "1 while a function is registered at the SDK's socket",
-        [(own(), f64::from(u8::from(report.is_some())))].into_iter(),
+        [(own(), f64::from(u8::from(report.is_some())))],
     );
     let reported = || report.iter().map(|report| (own(), report));
     scrape.gauge(

@@ -188,9 +188,6 @@ async fn serve_behind(start: Start) -> anyhow::Result<()> {
     let (pulse, thread) = Pulse::start(paths, keys, first, notices, prepare)?;
     let (incarnation, continuity) = identity_of(&config, inherited.as_ref())?;
     let setup = SetupKeeper::new(estate.as_ref(), &config, incarnation, continuity);
-    if let Err(error) = vnfpool_conntrack::enable_events() {
-        tracing::warn!("service state may be incomplete: {error}");
-    }
     let (sdk, function) = open_hub(&config)?;
     let rejections = Arc::new(RejectionCounters::default());
     let identity = (incarnation, continuity);
@@ -281,6 +278,9 @@ fn meet_peers(
     pulse: &Pulse,
     rejections: &Arc<RejectionCounters>,
 ) -> anyhow::Result<(Arc<SyncHub>, Arc<Mesh>)> {
+    if let Err(error) = vnfpool_conntrack::enable_events() {
+        tracing::warn!("service state may be incomplete: {error}");
+    }
     let scope = scope(config);
     let sync = SyncHub::new(pulse.clone(), incarnation, credentials.clone(), scope);
     let sync = Arc::new(sync);
