@@ -132,7 +132,8 @@ mod tests {
             epoch: 3 << 16,
         };
         let big = vec![7; 300];
-        let ops: [(&[u8], Option<&[u8]>, u32); 4] = [
+        type Told<'a> = (&'a [u8], Option<&'a [u8]>, u32);
+        let ops: [Told<'_>; 4] = [
             (b"a", Some(b"1"), 0),
             (b"b", None, 0),
             (b"c", Some(b""), 300),

@@ -121,6 +121,19 @@ pub(crate) fn resident_kib(processes: &[ProcessMark]) -> u64 {
     processes.iter().filter_map(of).sum()
 }
 
+/// The most that processes have had resident, each for itself, in KiB: the sum of their high-water
+/// marks.
+pub(crate) fn peak_resident_kib(processes: &[ProcessMark]) -> u64 {
+    let of = |process: &ProcessMark| {
+        let status = fs::read_to_string(format!("/proc/{}/status", process.pid)).ok()?;
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmHWM:"))?;
+        line.split_whitespace().next()?.parse::<u64>().ok()
+    };
+    processes.iter().filter_map(of).sum()
+}
+
 /// The processor time that processes have used together, with all their threads, in seconds: user and
 /// system time, to the hundredth of a second that the kernel tells.
 pub(crate) fn cpu_seconds(processes: &[ProcessMark]) -> f64 {

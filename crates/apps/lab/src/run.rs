@@ -276,7 +276,11 @@ impl RunFigures {
     }
 }
 
-fn run_once(stage: &mut Stage<'_>, scenario: &dyn Scenario) -> Result<RunFigures> {
+/// One run in a laboratory whose pool is at its start.
+///
+/// # Errors
+/// When the traffic does not flow before the fault, or the network cannot be mended.
+pub(crate) fn run_once(stage: &mut Stage<'_>, scenario: &dyn Scenario) -> Result<RunFigures> {
     scenario.prepare(stage).context("preparing the scenario")?;
     let scene = stage.scene;
     scene.observer.clear();

@@ -138,6 +138,7 @@ fn every_command_has_help_and_the_important_ones_examples() {
         "lab run",
         "lab gate",
         "bench",
+        "bench state",
         "completion",
     ] {
         let arguments: Vec<&str> = command.split(' ').chain(["--help"]).collect();

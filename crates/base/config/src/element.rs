@@ -84,7 +84,7 @@ pub struct ElementConfig {
 pub struct ElementPorts {
     /// UDP: heartbeats.
     pub heartbeat: u16,
-    /// UDP: service state from element to element (QUIC).
+    /// From element to element: UDP for keys (QUIC), TCP for service state.
     pub state: u16,
 }
 

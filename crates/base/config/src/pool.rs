@@ -8,6 +8,11 @@
 //! on_quorum_loss = "serve"
 //! switchback = "manual"
 //!
+//! [state]                       # all of it may be left out
+//! connections = "bounded"       # or none, eventual, commit
+//! lag_ms = 1000
+//! entries = 50000
+//!
 //! [[slot]]
 //! name = "main"
 //! preferred = "gw1"
@@ -25,8 +30,8 @@ use std::num::NonZeroU8;
 
 use ipnet::IpNet;
 use vnfpool_model::{
-    LeaseBounds, NatMap, OnQuorumLoss, PoolSpec, PortBlocks, SlotSpec, Switchback, Timing,
-    VirtualAddress, VirtualRouterId,
+    LeaseBounds, NatMap, OnQuorumLoss, PoolSpec, PortBlocks, SlotSpec, StateSpec, Switchback,
+    Timing, VirtualAddress, VirtualRouterId,
 };
 
 use crate::diagnostic::Diagnostics;
@@ -81,11 +86,40 @@ pub(crate) enum Lease {
 
 fn read_file(root: Table<'_>) -> Option<PoolSpec> {
     let head = root.required_table("pool").map(read_head);
+    let state = root.table("state").map(read_state);
     let slots: Vec<Option<SlotSpec>> = root.tables("slot").into_iter().map(read_slot).collect();
     root.finish();
     let (head, slots) = (head??, slots.into_iter().collect::<Option<Vec<_>>>()?);
-    Some(PoolSpec { slots, ..head })
+    let state = state.unwrap_or_default();
+    Some(PoolSpec {
+        state,
+        slots,
+        ..head
+    })
 }
+
+fn read_state(table: Table<'_>) -> StateSpec {
+    let default = StateSpec::DEFAULT;
+    let connections = table.optional("connections");
+    let lag_ms = table.optional::<Number<1, LAG_MS_MAX>>("lag_ms");
+    let entries = table.optional::<Number<1, ENTRIES_MAX>>("entries");
+    let commit_wait_ms = table.optional::<Number<1, COMMIT_WAIT_MS_MAX>>("commit_wait_ms");
+    let accept_less = table.optional("accept_less");
+    table.finish();
+    StateSpec {
+        connections: connections.unwrap_or(default.connections),
+        lag_ms: lag_ms.map_or(default.lag_ms, |number| number.0),
+        entries: entries.map_or(default.entries, |number| number.0),
+        commit_wait_ms: commit_wait_ms.map_or(default.commit_wait_ms, |number| number.0),
+        accept_less: accept_less.unwrap_or(default.accept_less),
+    }
+}
+
+/// Bounds of what `[state]` may say: a successor that is further behind is none.
+const LAG_MS_MAX: u32 = 60_000;
+const ENTRIES_MAX: u32 = 1_000_000;
+/// A packet that waits longer is sent again by its sender.
+const COMMIT_WAIT_MS_MAX: u32 = 200;
 
 fn read_head(table: Table<'_>) -> Option<PoolSpec> {
     let handle = table.required("handle");
@@ -101,6 +135,7 @@ fn read_head(table: Table<'_>) -> Option<PoolSpec> {
         lease_bounds,
         on_quorum_loss: on_quorum_loss.unwrap_or_default(),
         switchback: switchback.unwrap_or_default(),
+        state: StateSpec::DEFAULT,
         slots: Vec::new(),
     })
 }
@@ -281,6 +316,15 @@ fn render_into(text: &mut String, spec: &PoolSpec) -> std::fmt::Result {
     }
     writeln!(text, "on_quorum_loss = \"{on_quorum_loss}\"")?;
     writeln!(text, "switchback = \"{switchback}\"")?;
+    if spec.state != StateSpec::DEFAULT {
+        let state = spec.state;
+        writeln!(text, "\n[state]")?;
+        writeln!(text, "connections = \"{}\"", state.connections.as_str())?;
+        writeln!(text, "lag_ms = {}", state.lag_ms)?;
+        writeln!(text, "entries = {}", state.entries)?;
+        writeln!(text, "commit_wait_ms = {}", state.commit_wait_ms)?;
+        writeln!(text, "accept_less = {}", state.accept_less)?;
+    }
     for slot in &spec.slots {
         writeln!(text, "\n[[slot]]")?;
         writeln!(text, "name = {}", quoted(slot.name.as_str()))?;

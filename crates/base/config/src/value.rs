@@ -7,7 +7,9 @@ use std::path::PathBuf;
 use ipnet::IpNet;
 use toml::Spanned;
 use toml::de::DeValue;
-use vnfpool_model::{ElementId, NatMap, OnQuorumLoss, PoolHandle, SlotName, Switchback};
+use vnfpool_model::{
+    ElementId, NatMap, OnQuorumLoss, PoolHandle, SlotName, StateLevel, Switchback,
+};
 
 use crate::element::{Family, GateDriver, Ruleset};
 use crate::pool::{Lease, Profile};
@@ -127,12 +129,16 @@ macro_rules! words {
     (@list $first:literal, $second:literal) => {
         concat!("\"", $first, "\" or \"", $second, "\"")
     };
+    (@list $first:literal, $($rest:literal),+) => {
+        concat!("\"", $first, "\", ", words!(@list $($rest),+))
+    };
 }
 
 words!(Profile, "default" => Self::Default, "fast" => Self::Fast);
 words!(Lease, "auto" => Self::Auto);
 words!(OnQuorumLoss, "serve" => Self::Serve, "stop" => Self::Stop);
 words!(Switchback, "manual" => Self::Manual, "auto" => Self::Auto);
+words!(StateLevel, "none" => Self::None, "eventual" => Self::Eventual, "bounded" => Self::Bounded, "commit" => Self::Commit);
 words!(Family, "ipv4" => Self::Ipv4, "ipv6" => Self::Ipv6);
 words!(GateDriver, "bpf" => Self::Bpf, "addresses" => Self::Addresses);
 

@@ -8,6 +8,7 @@ mod epoch;
 mod name;
 mod pool;
 mod port_block;
+mod state;
 mod time;
 
 pub use address::{LanName, MacAddr, VirtualAddress, VirtualRouterId};
@@ -17,4 +18,5 @@ pub use pool::{
     LeaseBounds, OnQuorumLoss, Pace, PoolSpec, Role, SlotId, SlotSpec, Switchback, Timing,
 };
 pub use port_block::{BlockTurn, NatMap, PortBlocks};
+pub use state::{StateLevel, StateSpec};
 pub use time::Time;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{ElementId, PoolHandle, PortBlocks, SlotName, VirtualAddress};
+use crate::{ElementId, PoolHandle, PortBlocks, SlotName, StateSpec, VirtualAddress};
 
 /// A slot's number, unique within one manager for ever; it names the slot in datagrams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -188,6 +188,9 @@ pub struct PoolSpec {
     pub on_quorum_loss: OnQuorumLoss,
     /// Whether a returned preferred element takes over by itself.
     pub switchback: Switchback,
+    /// How its service state is replicated.
+    #[serde(default)]
+    pub state: StateSpec,
     /// Its slots, at least one.
     pub slots: Vec<SlotSpec>,
 }

@@ -1,11 +1,11 @@
 //! No port is handed out twice, whatever happens to the elements that hand them out.
 //!
 //! A world of elements without any packet: each has a kernel's table and a block; the server knows
-//! every flow that was ever begun, until it forgets it. What an element hands out and nobody has
-//! any more is *lost*, and must not be handed out again while the server may still know it. How long
-//! that is nobody can bound by time, so the world bounds it as the blocks do: until its owner has
-//! gone round in its blocks once. Promised is that for what an active had begun since it became
-//! active: what was there before is lost only with every copy of it, and then nothing helps.
+//! every flow that was ever begun, until it forgets it. What an element has handed out and does not
+//! know when it serves again is *lost*, and must not be handed out again while the server may still
+//! know it. How long that is nobody can bound by time, so the world bounds it as the blocks do: until
+//! its owner has gone round in its blocks once. Promised is that for what it had begun when it served
+//! last. What is older it has from a copy, and whoever serves without a copy may do anything to it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -87,7 +87,7 @@ struct Flow {
     /// Who has begun it, in which of its turns.
     owner: usize,
     turn: u64,
-    /// Whether no active has it any more.
+    /// Whether its owner did not know it when it served again.
     lost: bool,
 }
 
@@ -142,7 +142,6 @@ impl World {
                 self.term += 1;
                 self.active = Some(element);
                 self.set_role(element, true);
-                self.lose();
             }
             Step::Heal => {
                 let left = (0..self.elements.len()).filter(|e| self.elements[*e].serves);
@@ -151,7 +150,6 @@ impl World {
                         self.stop(former, active);
                     }
                 }
-                self.lose();
             }
             Step::Kill { element } => self.begin_life(element % self.elements.len()),
             Step::PowerCut { element } => {
@@ -162,28 +160,6 @@ impl World {
             Step::Term => self.term += 1,
         }
         Ok(())
-    }
-
-    /// Forgets what is lost and is not promised.
-    fn lose(&mut self) {
-        let Self {
-            elements, server, ..
-        } = self;
-        let is_known = |port: &u64| {
-            let mut serving = elements.iter().filter(|e| e.serves);
-            serving.any(|e| e.table.contains(port))
-        };
-        let newest = |owner: usize| match elements[owner].turn {
-            BlockTurn { number, used: true } => number,
-            BlockTurn { number, .. } => number.saturating_sub(1),
-        };
-        server.retain(|port, flow| {
-            if !flow.lost && !is_known(port) {
-                flow.lost = true;
-                return newest(flow.owner) == flow.turn;
-            }
-            true
-        });
     }
 
     /// An element that served is a standby now: it has what the new active has.
@@ -202,13 +178,31 @@ impl World {
 
     fn set_role(&mut self, element: usize, serves: bool) {
         let this = &mut self.elements[element];
+        let served_last = match this.turn {
+            BlockTurn { number, used: true } => Some(number),
+            BlockTurn { number, .. } => number.checked_sub(1),
+        };
         this.serves = serves;
         this.turn = this.turn.with_role(serves);
         this.disk = Some(this.turn);
-        // The server has forgotten what this one lost a whole round ago.
-        let (each, turn) = (u64::from(self.blocks.blocks_each), this.turn.number);
-        self.server
-            .retain(|_, flow| !flow.lost || flow.owner != element || flow.turn + each > turn);
+        if !serves {
+            return;
+        }
+        // Only its owner gives a port out, so what counts is what its owner does not know now.
+        let (each, turn, table) = (
+            u64::from(self.blocks.blocks_each),
+            this.turn.number,
+            &this.table,
+        );
+        self.server.retain(|port, flow| {
+            if flow.owner != element || table.contains(port) {
+                return true;
+            }
+            // Of an earlier time, and nobody has given its copy back: not promised.
+            let is_promised = flow.lost || served_last == Some(flow.turn);
+            flow.lost = true;
+            is_promised && flow.turn + each > turn
+        });
     }
 
     /// A new flow gets the first port of the block that the element does not know as taken.

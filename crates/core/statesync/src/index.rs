@@ -82,6 +82,10 @@ impl Default for Index {
 }
 
 impl Index {
+    pub(crate) fn get(&self, key: u64) -> Option<&Row> {
+        self.rows.get(&key)
+    }
+
     pub(crate) fn get_mut(&mut self, key: u64) -> Option<&mut Row> {
         self.rows.get_mut(&key)
     }

@@ -68,7 +68,7 @@ impl TcpInfo {
     /// old segment, the client acknowledges everything that it has received through the gateway
     /// before, and that acknowledgement of “data not seen yet” is invalid, as is every
     /// repetition of it. A lenient kernel lets it pass and is in step with the next new segment.
-    /// [`crate::make_strict`] ends the lenience.
+    /// [`crate::settle`] ends the lenience.
     #[must_use]
     pub fn learning(self) -> Self {
         let lent = self.lent_flags();

@@ -44,7 +44,10 @@ pub use entry::{
     Entry, EntryError, HELPER_NAME_BYTES_MAX, HelperName, Name, ProtocolState, SctpInfo, SeqAdjust,
     Status, TcpInfo, Translation, tcp_flags, tcp_state,
 };
-pub use event::{EVENT_BUFFER_BYTES, EVENTS_PER_READ_MAX, Event, EventSource, ReadOutcome};
+pub use event::{
+    EVENT_BUFFER_BYTES, EVENTS_PER_READ_MAX, Event, EventSource, EventSourceKind, ReadOutcome,
+    RingError,
+};
 pub use inject::{BATCH_OPERATIONS_MAX, Failure, InjectStats, Injector};
 pub use netlink::parse::ParseError;
 pub use netlink::socket::NetlinkError;
@@ -54,4 +57,4 @@ pub use settings::{SettingError, enable_events, tcp_is_strict};
 pub use settle::{Settled, settle};
 pub use sink::{Sink, SinkError, SinkFailure};
 pub use source::Source;
-pub use tuple::{Key, Layer4, Tuple, TupleError, Zone, ZoneDirection, protocol};
+pub use tuple::{Key, Layer4, Tuple, TupleError, Zone, ZoneDirection, has_ports, protocol};

@@ -29,10 +29,8 @@ use crate::wakeup::Wakeup;
 #[derive(Debug)]
 pub struct Source {
     events: EventSource,
-    buffer_bytes: usize,
     fetcher: Fetcher,
     guard: ResetGuard,
-    ignored: Option<u32>,
     scope: Scope,
     expected: ExpectationSource,
     wakeup: Wakeup,
@@ -71,10 +69,8 @@ impl Source {
             events,
             expected,
             wakeup,
-            buffer_bytes,
             fetcher: Fetcher::open()?,
             guard: ResetGuard::open()?,
-            ignored: None,
             scope,
             scan: None,
             waiting: Vec::new(),
@@ -86,7 +82,6 @@ impl Source {
     /// Leaves out what the sink with the netlink port `port` does, if this element also holds
     /// connections for others in the same table: as [`EventSource::ignore`], also after overruns.
     pub const fn ignore(&mut self, port: u32) {
-        self.ignored = Some(port);
         self.events.ignore(port);
     }
 
@@ -109,15 +104,16 @@ impl Source {
         // A refusal leaves the connection closed, as it would be without the guard.
         self.guard.flush()?;
         let agreed = self.read_expectations(out)?;
-        if outcome == ReadOutcome::Overrun || agreed == ReadOutcome::Overrun {
-            self.malformed += self.events.malformed();
-            self.events = EventSource::open(self.buffer_bytes)?;
-            if let Some(port) = self.ignored {
-                self.events.ignore(port);
-            }
-            self.wakeup.watch(self.events.as_fd())?;
+        let is_overrun = |outcome| matches!(outcome, ReadOutcome::Overrun { .. });
+        if is_overrun(outcome) || is_overrun(agreed) {
+            let lost = match outcome {
+                ReadOutcome::Overrun { lost } => lost,
+                ReadOutcome::Drained | ReadOutcome::More => None,
+            };
+            self.events.discard_waiting()?;
+            self.wakeup.watch_again(self.events.as_fd())?;
             out.push(SenderInput::Overrun);
-            return Ok(ReadOutcome::Overrun);
+            return Ok(ReadOutcome::Overrun { lost });
         }
         Ok(outcome)
     }
@@ -244,6 +240,7 @@ impl Source {
         self.malformed + self.events.malformed()
     }
 
+    /// Of an UPDATE event ctnetlink tells only what changed, so the connection is read again.
     fn change(&mut self, event: Event) -> Result<Option<Change>, NetlinkError> {
         let change = match event {
             Event::New(entry) | Event::Update(entry) if !self.scope.covers(&entry) => {
@@ -254,15 +251,16 @@ impl Source {
                 item: self.item(entry),
                 is_new: true,
             },
-            Event::Update(entry) => {
+            Event::Update(told) => {
                 // What ended meanwhile: its end is waiting to be read.
-                let Some(entry) = self.whole(entry)? else {
+                let Some(entry) = self.fetcher.get(&told.key)? else {
                     return Ok(None);
                 };
-                Change::Put {
-                    item: self.item(entry),
-                    is_new: false,
-                }
+                // Another connection by now, whose begin may never be told: it cannot be made of
+                // the one before.
+                let is_new = entry.reply != told.reply;
+                let item = self.item(entry);
+                Change::Put { item, is_new }
             }
             Event::Destroy(key) => {
                 codec::encode_key(&key, &mut self.buffer);
@@ -272,12 +270,6 @@ impl Source {
             }
         };
         Ok(Some(change))
-    }
-
-    /// The connection of an UPDATE event, of which ctnetlink tells only what changed (and its master
-    /// hardly ever).
-    fn whole(&mut self, entry: Entry) -> Result<Option<Entry>, NetlinkError> {
-        self.fetcher.get(&entry.key)
     }
 
     fn item(&mut self, mut entry: Entry) -> Item {

@@ -168,7 +168,9 @@ pub struct Key {
 }
 
 /// Whether the kernel keeps ports (or a GRE key) for `protocol`.
-pub(crate) fn has_ports(protocol: u8) -> bool {
+/// Whether tuples of the IP protocol `number` have ports.
+#[must_use]
+pub fn has_ports(protocol: u8) -> bool {
     const DCCP: u8 = 33;
     const UDPLITE: u8 = 136;
     matches!(

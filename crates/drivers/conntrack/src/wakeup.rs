@@ -36,6 +36,15 @@ impl Wakeup {
         epoll::add(&self.epoll, fd, data, EventFlags::IN).map_err(opening)
     }
 
+    /// As [`Wakeup::watch`], of one that may be watched already.
+    pub(crate) fn watch_again(&self, fd: BorrowedFd<'_>) -> Result<(), NetlinkError> {
+        let data = EventData::new_u64(0);
+        match epoll::add(&self.epoll, fd, data, EventFlags::IN) {
+            Ok(()) | Err(rustix::io::Errno::EXIST) => Ok(()),
+            Err(error) => Err(opening(error)),
+        }
+    }
+
     /// Readable at `due` at the latest; none: whenever.
     pub(crate) fn at(&self, due: Option<Instant>) -> Result<(), NetlinkError> {
         let left = due.map(|due| due.saturating_duration_since(Instant::now()));

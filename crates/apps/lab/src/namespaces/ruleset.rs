@@ -17,7 +17,8 @@ pub(crate) const BLOCKS_EACH: u16 = 2;
 /// Ports of a block.
 const BLOCK_PORTS: u16 = (u16::MAX - PORT_MIN) / (2 * BLOCKS_EACH);
 
-const PORT_MIN: u16 = 1_024;
+/// Above every port that the rules do not track: what is translated to one of those has no way back.
+const PORT_MIN: u16 = 8_192;
 
 /// The text for `nft -f -`, the same for every system. Its map lets a gateway have all ports, until
 /// an agent says which ones; who has none, as a rival, goes on so.

@@ -53,6 +53,13 @@ impl Conntrackd {
         Ok(())
     }
 
+    /// Starts the daemon of a gateway again, after it was killed.
+    pub(crate) fn start_again(&mut self, lab: &Lab, gateway: Gateway) -> Result<()> {
+        self.daemons[gateway.index()] = None;
+        self.daemons[gateway.index()] = Some(start(lab, gateway)?);
+        Ok(())
+    }
+
     /// Every process on a gateway.
     pub(crate) fn processes(&mut self, gateway: Gateway) -> Vec<ProcessMark> {
         self.daemons[gateway.index()]

@@ -4,13 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use rustix::process::Signal;
 
 use super::ctnetlink::{self, Flow};
 use super::flood::{Generator, furnish_sink};
 use super::subject::{Kind, Subject};
-use crate::clock::Nanos;
-use crate::namespaces::{Gateway, Namespace, write_sysctls};
-use crate::process::{cpu_seconds, resident_kib};
+use crate::clock::{self, Nanos};
+use crate::namespaces::{Gateway, Namespace, ProcessMark, write_sysctls};
+use crate::process::{cpu_seconds, peak_resident_kib, resident_kib};
 use crate::signals;
 use crate::system::Scene;
 
@@ -30,6 +31,12 @@ pub(super) struct Bed {
 impl Bed {
     /// Builds the laboratory and starts the system in it.
     pub(super) fn build(kind: Kind) -> Result<Self> {
+        Self::build_filled(kind, 0)
+    }
+
+    /// As [`Bed::build`], with so many established connections in the active's kernel already when
+    /// the system starts.
+    pub(super) fn build_filled(kind: Kind, entries: u32) -> Result<Self> {
         let mut scene = Scene::build().context("building the laboratory")?;
         for gateway in Gateway::BOTH {
             let settings = [("netfilter/nf_conntrack_udp_timeout", UDP_TIMEOUT_S)];
@@ -39,6 +46,8 @@ impl Bed {
                 .run(|| write_sysctls(&settings))?;
         }
         furnish_sink(&scene.lab)?;
+        let active = scene.lab.namespace(Gateway::Gw1.name())?;
+        ctnetlink::insert(active, 0..entries, None).context("filling the active's table")?;
         let mut subject = Subject::new(kind)?;
         subject
             .start(&scene)
@@ -68,6 +77,40 @@ impl Bed {
         ctnetlink::count(self.gateway(Gateway::Gw1)?)
     }
 
+    /// Waits until the standby holds so many entries; returns when it did.
+    pub(super) fn wait_held(&self, entries: u32, limit: Duration) -> Result<Nanos> {
+        signals::wait_for("the standby to hold the whole table", limit, || {
+            let held = self.held()?;
+            Ok((held >= u64::from(entries)).then(clock::now))
+        })
+    }
+
+    /// Kills everything of the system on the standby.
+    pub(super) fn kill_standby(&mut self) -> Result<()> {
+        let processes = self.subject.processes(Gateway::Gw2);
+        for process in &processes {
+            process.signal(Signal::KILL);
+        }
+        signals::wait_for(
+            "killed processes to be gone",
+            Duration::from_secs(5),
+            || Ok((!processes.iter().any(ProcessMark::is_alive)).then_some(())),
+        )
+    }
+
+    /// Starts the system on the standby again.
+    pub(super) fn start_standby(&mut self) -> Result<()> {
+        self.subject.start_standby(&self.scene)
+    }
+
+    /// Compares the measured flows of both kernels, one by one, wherever the system holds what it is
+    /// told.
+    pub(super) fn compare_kernels(&self) -> Result<Comparison> {
+        let held = ctnetlink::dump(self.gateway(Gateway::Gw2)?)?;
+        let opened = ctnetlink::dump(self.gateway(Gateway::Gw1)?)?;
+        Ok(Comparison::of(&opened, &held))
+    }
+
     /// Compares the measured flows of both gateways, one by one.
     pub(super) fn compare(&self) -> Result<Comparison> {
         // The standby first: what arrives during the look at the active does not count.
@@ -89,6 +132,12 @@ impl Bed {
         resident_kib(&self.subject.processes(gateway))
     }
 
+    /// The most that its processes on a gateway have had resident, in KiB.
+    pub(super) fn peak_kib(&mut self, gateway: Gateway) -> u64 {
+        peak_resident_kib(&self.subject.processes(gateway))
+    }
+
+    /// Fails when the system is not what it was at the start: gw1 active, everything running.
     pub(super) fn check(&mut self) -> Result<()> {
         self.subject.check(&self.scene)
     }

@@ -12,7 +12,7 @@ use std::io;
 use std::net::UdpSocket;
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -132,11 +132,8 @@ impl Generator {
         let (generator, on_thread) = (Arc::clone(self), Arc::clone(&shared));
         let thread = self.namespace.spawn_ordinary("flood", move || {
             let stop = || on_thread.stop.load(Ordering::Relaxed) || signals::check().is_err();
-            // One that fails has sent less, which is told.
             let sent = send_paced(&generator, numbers, Some(rate), BACKGROUND_LIMIT, stop);
-            on_thread
-                .sent
-                .store(sent.map_or(0, |sent| sent.flows), Ordering::Relaxed);
+            on_thread.failed.store(sent.is_err(), Ordering::Relaxed);
         })?;
         Ok(Background {
             shared,
@@ -158,14 +155,20 @@ pub(super) struct Background {
 #[derive(Debug, Default)]
 struct Shared {
     stop: AtomicBool,
-    sent: AtomicU32,
+    failed: AtomicBool,
 }
 
 impl Background {
-    /// Ends it and returns how many flows it has opened.
-    pub(super) fn finish(mut self) -> u32 {
+    /// Ends it.
+    ///
+    /// # Errors
+    /// When it had failed before.
+    pub(super) fn finish(mut self) -> Result<()> {
         self.stop();
-        self.shared.sent.load(Ordering::Relaxed)
+        if self.shared.failed.load(Ordering::Relaxed) {
+            bail!("the generator failed beside the measurement");
+        }
+        Ok(())
     }
 
     fn stop(&mut self) {

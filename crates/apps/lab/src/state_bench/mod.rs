@@ -13,6 +13,7 @@ mod limits;
 mod report;
 mod rows;
 mod subject;
+mod told;
 
 use std::io::Write;
 use std::path::PathBuf;

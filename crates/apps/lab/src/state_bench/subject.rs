@@ -83,6 +83,14 @@ impl Subject {
         }
     }
 
+    /// Starts the system on the standby again, after it was killed there.
+    pub(super) fn start_standby(&mut self, scene: &Scene) -> Result<()> {
+        match self {
+            Self::Vnfpool(vnfpool) => vnfpool.start_again(scene, Gateway::Gw2),
+            Self::Conntrackd(_, conntrackd) => conntrackd.start_again(&scene.lab, Gateway::Gw2),
+        }
+    }
+
     /// How many entries the standby holds, of whomever: in its kernel, or in its external cache.
     pub(super) fn held(&self, lab: &Lab) -> Result<u64> {
         match self {
@@ -117,7 +125,7 @@ impl Subject {
 }
 
 /// What `conntrackd -s` says about its external cache.
-fn external_entries(statistics: &str) -> Result<u64> {
+pub(super) fn external_entries(statistics: &str) -> Result<u64> {
     let external = statistics.split("cache external:").nth(1);
     let line = external.and_then(|text| {
         let of_cache = text
@@ -133,11 +141,13 @@ fn external_entries(statistics: &str) -> Result<u64> {
         .context("a count of `conntrackd -s` that is no number")
 }
 
-/// A line of `conntrackd -e`, which shows no translation: `udp 17 src=… dst=… sport=… dport=… …`
+/// A line of `conntrackd -e`, which shows no translation:
+/// `tcp 6 ESTABLISHED src=… dst=… sport=… dport=… …`
 fn listed_flow(line: &str) -> Option<Flow> {
     let mut words = line.split_whitespace().skip(1);
     let protocol = words.next()?.parse().ok()?;
-    let mut field = |name: &str| words.next()?.strip_prefix(name)?.strip_prefix('=');
+    let mut fields = words.skip_while(|word| !word.starts_with("src="));
+    let mut field = |name: &str| fields.next()?.strip_prefix(name)?.strip_prefix('=');
     let source: Ipv4Addr = field("src")?.parse().ok()?;
     let target: Ipv4Addr = field("dst")?.parse().ok()?;
     let ports: (u16, u16) = (field("sport")?.parse().ok()?, field("dport")?.parse().ok()?);
@@ -171,6 +181,10 @@ mod tests {
         assert!(flow.is_measured());
         assert_eq!(flow.protocol, 17);
         assert_eq!(flow.original.source.1, 10_494);
+        let tcp =
+            "tcp      6 ESTABLISHED src=10.1.0.10 dst=10.2.0.10 sport=10494 dport=20000 [ASSURED]";
+        let tcp = listed_flow(tcp).unwrap();
+        assert_eq!((tcp.protocol, tcp.original), (6, flow.original));
         let other = "icmp     1 src=10.1.0.10 dst=10.2.0.10 type=8 code=0 id=1";
         assert_eq!(listed_flow(other), None);
     }

@@ -48,6 +48,8 @@ pub enum Profile {
     Fast,
     /// A lease that follows what is measured; it begins with that of the default profile.
     Auto,
+    /// As the default profile; first packets wait until the successor holds their connection.
+    Commit,
 }
 
 impl Profile {
@@ -57,6 +59,7 @@ impl Profile {
             Self::Default => "default",
             Self::Fast => "fast",
             Self::Auto => "auto",
+            Self::Commit => "commit",
         }
     }
 
@@ -66,6 +69,7 @@ impl Profile {
             Self::Default => "profile = \"default\"",
             Self::Fast => "profile = \"fast\"",
             Self::Auto => "lease = \"auto\"",
+            Self::Commit => "profile = \"default\"\n\n[state]\nconnections = \"commit\"",
         }
     }
 
@@ -78,20 +82,21 @@ impl Profile {
             "default" => Ok(Self::Default),
             "fast" => Ok(Self::Fast),
             "auto" => Ok(Self::Auto),
-            _ => bail!("there is no profile {name:?}; there are default, fast, auto"),
+            "commit" => Ok(Self::Commit),
+            _ => bail!("there is no profile {name:?}; there are default, fast, auto, commit"),
         }
     }
 
     const fn heartbeat(self) -> Duration {
         match self {
-            Self::Default | Self::Auto => Duration::from_millis(10),
+            Self::Default | Self::Auto | Self::Commit => Duration::from_millis(10),
             Self::Fast => Duration::from_millis(5),
         }
     }
 
     const fn lease(self) -> Duration {
         match self {
-            Self::Default | Self::Auto => Duration::from_millis(50),
+            Self::Default | Self::Auto | Self::Commit => Duration::from_millis(50),
             Self::Fast => Duration::from_millis(25),
         }
     }

@@ -58,6 +58,10 @@ fn bench_state(args: &BenchState, output: &mut Output) -> anyhow::Result<ExitCod
         StateRow::Rate => vnfpool_lab::StateRow::Rate,
         StateRow::Cpu => vnfpool_lab::StateRow::Cpu,
         StateRow::Lag => vnfpool_lab::StateRow::Lag,
+        StateRow::Resync => vnfpool_lab::StateRow::Resync,
+        StateRow::Takeover => vnfpool_lab::StateRow::Takeover,
+        StateRow::Memory => vnfpool_lab::StateRow::Memory,
+        StateRow::Burst => vnfpool_lab::StateRow::Burst,
     };
     let options = StateOptions {
         rows: args.only.iter().map(row).collect(),
@@ -159,5 +163,6 @@ fn profile(profile: Profile) -> vnfpool_lab::Profile {
         Profile::Default => vnfpool_lab::Profile::Default,
         Profile::Fast => vnfpool_lab::Profile::Fast,
         Profile::Auto => vnfpool_lab::Profile::Auto,
+        Profile::Commit => vnfpool_lab::Profile::Commit,
     }
 }

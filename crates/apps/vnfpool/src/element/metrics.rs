@@ -7,13 +7,14 @@ use anyhow::Context;
 use tokio::task::JoinSet;
 use vnfpool_model::{Role, SlotId};
 use vnfpool_northbound::metrics;
+use vnfpool_statesync::ReceiverStatus;
 use vnfpool_statesync::class::ClassName;
-use vnfpool_statesync::{ReceiverStatus, SenderStatus};
 use vnfpool_wire::datagram::NodeId;
 
 use super::agent::Agent;
 use super::figures::Samples;
 use super::pulse::{Takeover, View};
+use super::sync::Figures;
 use crate::metrics::{Labels, Scrape};
 use crate::pulse::now;
 
@@ -37,6 +38,7 @@ fn text(agent: &Agent) -> String {
     let mut scrape = Scrape::default();
     slots(&mut scrape, agent, &view);
     state(&mut scrape, agent);
+    commits(&mut scrape, agent);
     function(&mut scrape, agent);
     gates(&mut scrape, agent, &view);
     thread(&mut scrape, &view);
@@ -174,7 +176,7 @@ fn function(scrape: &mut Scrape, agent: &Agent) {
     scrape.gauge(
         "vnfpool_function_registered",
         "1 while a function is registered at the SDK's socket",
-        [(own(), f64::from(u8::from(report.is_some())))].into_iter(),
+        [(own(), f64::from(u8::from(report.is_some())))],
     );
     let reported = || report.iter().map(|report| (own(), report));
     scrape.gauge(
@@ -194,11 +196,11 @@ fn state(scrape: &mut Scrape, agent: &Agent) {
     let (figures, at) = (agent.sync.figures(), now());
     let sending = || {
         let streams = figures.iter().flat_map(|(id, slot)| {
-            let of = |(node, class, status): &(NodeId, ClassName, SenderStatus)| {
+            let of = |(node, class, of): &(NodeId, ClassName, Figures)| {
                 let mut labels = labels(agent, *id);
                 labels.push(("class", class.to_string()));
                 labels.push(("standby", node.0.to_string()));
-                (labels, *status)
+                (labels, of.stream)
             };
             slot.sending.iter().map(of).collect::<Vec<_>>()
         });
@@ -274,6 +276,41 @@ fn state(scrape: &mut Scrape, agent: &Agent) {
         "vnfpool_sync_surplus",
         "Entries that this copy had and was not told of",
         receiving().map(|(l, r)| (l, r.surplus)),
+    );
+}
+
+fn commits(scrape: &mut Scrape, agent: &Agent) {
+    let figures = agent.sync.figures();
+    let holding = || {
+        let streams = figures.iter().flat_map(|(id, slot)| {
+            let holding = slot.sending.iter().filter_map(|(_, _, of)| of.holding);
+            holding
+                .map(|one| (labels(agent, *id), one))
+                .collect::<Vec<_>>()
+        });
+        streams.collect::<Vec<_>>().into_iter()
+    };
+    scrape.gauge(
+        "vnfpool_commit_holds",
+        "1 while first packets wait for the standby (level commit), 0 in a downgrade",
+        holding().map(|(l, h)| (l, f64::from(u8::from(h.downgrade.is_none())))),
+    );
+    scrape.counter(
+        "vnfpool_commit_packets",
+        "First packets by how they left: committed, unheld in a downgrade, clash of translations",
+        holding().flat_map(|(labels, one)| {
+            let of = |how: &str, count: u64| {
+                let mut labels = labels.clone();
+                labels.push(("how", how.to_owned()));
+                (labels, count)
+            };
+            let counts = one.statistics;
+            [
+                of("committed", counts.committed),
+                of("unheld", counts.unheld),
+                of("clash", counts.clashes),
+            ]
+        }),
     );
 }
 

@@ -43,7 +43,6 @@ use vnfpool_conntrack::Scope;
 use vnfpool_heartbeat::PathSpec;
 use vnfpool_linux::{addresses, links, preflight, realtime};
 use vnfpool_model::Incarnation;
-use vnfpool_statesync::class::{Bounds, Level};
 use vnfpool_succession::element::Input;
 use vnfpool_transport::enrolment;
 use vnfpool_transport::pki::Credentials;
@@ -59,7 +58,7 @@ use self::plane::DataPlane;
 use self::pulse::{Command, Pulse};
 use self::resume::{furnish, open_keys, open_paths, resume, take_up};
 use self::sdk::FunctionHealth;
-use self::sync::{Class, SyncHub};
+use self::sync::SyncHub;
 use crate::cli::args::{ElementJoin, ElementRun};
 use crate::daemon;
 
@@ -189,21 +188,10 @@ async fn serve_behind(start: Start) -> anyhow::Result<()> {
     let (pulse, thread) = Pulse::start(paths, keys, first, notices, prepare)?;
     let (incarnation, continuity) = identity_of(&config, inherited.as_ref())?;
     let setup = SetupKeeper::new(estate.as_ref(), &config, incarnation, continuity);
-    if let Err(error) = vnfpool_conntrack::enable_events() {
-        tracing::warn!("service state may be incomplete: {error}");
-    }
-    let sync = Arc::new(sync_hub(&config, &credentials, incarnation, pulse.clone()));
     let (sdk, function) = open_hub(&config)?;
     let rejections = Arc::new(RejectionCounters::default());
-    let mesh = Mesh::start(
-        config.pool.clone(),
-        credentials.clone(),
-        mesh_address(&config),
-        pulse.clone(),
-        Arc::clone(&sync),
-        Arc::clone(&rejections),
-        continuity,
-    )?;
+    let identity = (incarnation, continuity);
+    let (sync, mesh) = meet_peers(&config, &credentials, identity, &pulse, &rejections)?;
     let blocks = Blocks::start(config.element.clone(), &config.dir)?;
     let agent = Arc::new(Agent::new(Parts {
         config,
@@ -282,16 +270,30 @@ fn open_hub(config: &ElementConfig) -> anyhow::Result<Sdk> {
     Ok((Some(Arc::new(hub)), Some(health)))
 }
 
-/// What will replicate the function's state.
-fn sync_hub(
+/// What talks to the other elements.
+fn meet_peers(
     config: &ElementConfig,
     credentials: &Credentials,
-    incarnation: Incarnation,
-    pulse: Pulse,
-) -> SyncHub {
-    let connections = Class::conntrack(scope(config), Level::Bounded(Bounds::DEFAULT));
-    let (credentials, scope) = (credentials.clone(), scope(config));
-    SyncHub::new(pulse, incarnation, credentials, scope, vec![connections])
+    (incarnation, continuity): (Incarnation, Continuity),
+    pulse: &Pulse,
+    rejections: &Arc<RejectionCounters>,
+) -> anyhow::Result<(Arc<SyncHub>, Arc<Mesh>)> {
+    if let Err(error) = vnfpool_conntrack::enable_events() {
+        tracing::warn!("service state may be incomplete: {error}");
+    }
+    let scope = scope(config);
+    let sync = SyncHub::new(pulse.clone(), incarnation, credentials.clone(), scope);
+    let sync = Arc::new(sync);
+    let mesh = Mesh::start(
+        config.pool.clone(),
+        credentials.clone(),
+        mesh_address(config),
+        pulse.clone(),
+        Arc::clone(&sync),
+        Arc::clone(rejections),
+        continuity,
+    )?;
+    Ok((sync, mesh))
 }
 
 /// Everything that this machine or process lacks, in one line.

@@ -515,6 +515,8 @@ impl Sender {
         let touched = self.scan.as_mut().map_or(0, |scan| scan.touch(key));
         self.status.changes += 1;
         match change {
+            // What is committed is told before it happens, and then once more.
+            Change::Put { item, .. } if self.is_told(now, key, &item) => {}
             Change::Put { item, is_new } => {
                 // Before the end of a resync the standby may hold an entry of another life of the
                 // connection, so it is replaced, not updated.
@@ -547,6 +549,15 @@ impl Sender {
         };
         self.index.put(key, row);
         self.tell(now, out, |out| record::put(out, item, is_new));
+    }
+
+    /// Whether the standby was told just this, and no loss speaks against it.
+    fn is_told(&self, now: Time, key: u64, item: &Item) -> bool {
+        let is_same = |row: &Row| {
+            let longer = expiry(now, item.ttl_s).abs_diff(row.expires_s);
+            row.value == self.hashes.of_value(&item.value) && longer <= TTL_SLACK_S
+        };
+        !self.is_resyncing() && self.index.get(key).is_some_and(is_same)
     }
 
     fn is_resyncing(&self) -> bool {

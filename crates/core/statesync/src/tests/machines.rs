@@ -292,8 +292,10 @@ fn synced_sender() -> Sender {
 
 /// A change, sent at once.
 fn change(sender: &mut Sender, now: Time, out: &mut Effects<SenderAction>) {
+    // Another value each time: what is told already is not told again.
+    let value = sender.status().changes.to_be_bytes().to_vec().into();
     let change = Change::Put {
-        item: item(),
+        item: Item { value, ..item() },
         is_new: false,
     };
     sender.handle(now, SenderInput::Change(change), out);

@@ -78,7 +78,7 @@ impl ExpectationSource {
         for _ in 0..EXPECTATIONS_PER_READ_MAX {
             match self.socket.receive()? {
                 Received::Empty => return Ok(ReadOutcome::Drained),
-                Received::Overrun => return Ok(ReadOutcome::Overrun),
+                Received::Overrun => return Ok(ReadOutcome::Overrun { lost: None }),
                 Received::Datagram(datagram) => {
                     for message in parse::messages(datagram) {
                         match event(&message) {
@@ -97,7 +97,7 @@ impl ExpectationSource {
             }
             if self.masters.len() > MASTERS_WAITING_MAX {
                 self.masters.clear();
-                return Ok(ReadOutcome::Overrun);
+                return Ok(ReadOutcome::Overrun { lost: None });
             }
         }
         Ok(ReadOutcome::More)

@@ -65,7 +65,8 @@ pub(crate) struct Socket {
 }
 
 impl Socket {
-    /// Opens a socket in the network namespace of the calling thread.
+    /// Opens a socket in the network namespace of the calling thread, with a subscription to
+    /// `groups`.
     pub(crate) fn open(groups: u32, receive_bytes: usize) -> Result<Self, NetlinkError> {
         let open = || {
             let fd = rustix::net::socket_with(
@@ -94,6 +95,16 @@ impl Socket {
             .and_then(SocketAddrNetlink::try_from)
             .map(|address| address.pid());
         port.map_err(|error| NetlinkError::Open(error.into()))
+    }
+
+    /// Subscribes to `groups` instead of those before.
+    pub(crate) fn join(&self, groups: u32) -> Result<(), NetlinkError> {
+        // The kernel keeps the port that the socket has only if it is named.
+        let bound = || {
+            let name: SocketAddrNetlink = rustix::net::getsockname(&self.fd)?.try_into()?;
+            rustix::net::bind(&self.fd, &SocketAddrNetlink::new(name.pid(), groups))
+        };
+        bound().map_err(|error| NetlinkError::Open(error.into()))
     }
 
     pub(crate) fn send(&self, request: &[u8]) -> Result<(), NetlinkError> {

@@ -189,8 +189,7 @@ impl Copier {
 
     fn take(&mut self) {
         let mut inputs = Vec::new();
-        let outcome = self.source.read(&mut inputs).unwrap();
-        assert_eq!(outcome, ReadOutcome::Drained);
+        while self.source.read(&mut inputs).unwrap() != ReadOutcome::Drained {}
         for input in inputs {
             match input {
                 SenderInput::Change(Change::Put { item, is_new }) => {
@@ -203,7 +202,7 @@ impl Copier {
         self.flush();
     }
 
-    /// The whole table instead of its changes.
+    /// The whole table instead of its changes; of the thread's namespace, which is the source's.
     fn scan(&mut self) {
         self.source.start_scan(1).unwrap();
         while let Some(chunk) = self.source.read_chunk().unwrap() {
@@ -299,7 +298,7 @@ fn a_related_connection_keeps_its_master() {
     let mut data = data_connection(&lab, &agreed);
     transfer(&mut data);
     // From the table, in which a connection may come before its master.
-    copier.scan();
+    lab.gateways[0].enter(|| copier.scan());
     let mut table = lab.table(0);
     table.sort_by_key(|entry| entry.master.is_none());
     let [related, master] = &table[..] else {

@@ -5,9 +5,9 @@ use std::net::IpAddr;
 
 use bytes::{Bytes, BytesMut};
 use vnfpool_conntrack::{
-    Entry, Event, EventSource, Family, Fetcher, Injector, Key, Layer4, ProtocolState, ReadOutcome,
-    Scope, SctpInfo, SeqAdjust, Sink, Status, TcpInfo, Tuple, Zone, ZoneDirection, codec, dump_all,
-    enable_events, protocol, tcp_flags, tcp_state,
+    Entry, Family, Fetcher, Injector, Key, Layer4, ProtocolState, Scope, SctpInfo, SeqAdjust, Sink,
+    Status, TcpInfo, Tuple, Zone, ZoneDirection, codec, dump_all, enable_events, protocol,
+    tcp_flags, tcp_state,
 };
 use vnfpool_statesync::{Item, ReceiverInput};
 
@@ -115,7 +115,7 @@ pub(crate) fn translate(mut entry: Entry, nat: Nat) -> Entry {
 }
 
 /// Every protocol, family and kind of translation.
-fn matrix() -> Vec<(String, Nat, Entry)> {
+pub(crate) fn matrix() -> Vec<(String, Nat, Entry)> {
     let mut entries = Vec::new();
     let mut port = 2000;
     for v6 in [false, true] {
@@ -153,7 +153,7 @@ fn find(table: &[Entry], key: &Key) -> Option<Entry> {
 }
 
 /// What has to be equal in two kernels.
-fn assert_same(found: &Entry, expected: &Entry, what: &str) {
+pub(crate) fn assert_same(found: &Entry, expected: &Entry, what: &str) {
     assert_eq!(found.reply, expected.reply, "{what}: reply");
     assert_eq!(found.state, expected.state, "{what}: state");
     assert_eq!(found.mark, expected.mark, "{what}: mark");
@@ -500,57 +500,6 @@ fn a_sweep_names_what_is_of_the_function_and_nothing_of_the_element() {
             keys.iter().map(|entry| entry.key).collect::<Vec<_>>(),
             expected
         );
-    });
-}
-
-#[test]
-fn events_tell_of_injections_and_an_overrun_is_noticed() {
-    let gateway = Namespace::new("gw");
-    gateway.enter(|| {
-        enable_events().unwrap();
-        let mut source = EventSource::open(1024 * 1024).unwrap();
-        let mut injector = Injector::open().unwrap();
-        let one = translate(entry(false, protocol::TCP, 1), Nat::SourcePort);
-        injector.upsert(one.clone(), true).unwrap();
-        injector.flush().unwrap();
-        injector.upsert(Entry { mark: 3, ..one }, false).unwrap();
-        injector.flush().unwrap();
-        injector.delete(one.key).unwrap();
-        injector.flush().unwrap();
-        let mut events = Vec::new();
-        assert_eq!(source.read(&mut events).unwrap(), ReadOutcome::Drained);
-        let [Event::New(new), Event::Update(update), Event::Destroy(key)] = &events[..] else {
-            panic!("unexpected {events:?}");
-        };
-        assert_same(new, &one, "new");
-        assert_eq!(update.mark, 3);
-        assert_eq!(*key, one.key);
-
-        let mut small = EventSource::open(4096).unwrap();
-        for port in 1..1000 {
-            injector
-                .upsert(entry(true, protocol::UDP, port), true)
-                .unwrap();
-        }
-        injector.flush().unwrap();
-        let mut events = Vec::new();
-        let mut outcomes = Vec::new();
-        loop {
-            let outcome = small.read(&mut events).unwrap();
-            outcomes.push(outcome);
-            if outcome == ReadOutcome::Drained {
-                break;
-            }
-        }
-        assert!(outcomes.contains(&ReadOutcome::Overrun), "{outcomes:?}");
-        assert!(events.len() < 999);
-        // The subscription goes on.
-        injector.upsert(one, true).unwrap();
-        injector.flush().unwrap();
-        let mut events = Vec::new();
-        assert_eq!(small.read(&mut events).unwrap(), ReadOutcome::Drained);
-        assert_eq!(events.len(), 1);
-        assert_eq!((source.malformed(), small.malformed()), (0, 0));
     });
 }
 

@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod blind;
 #[cfg(test)]
+mod events;
+#[cfg(test)]
 mod expectation;
 #[cfg(test)]
 mod inject;

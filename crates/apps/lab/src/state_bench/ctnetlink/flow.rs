@@ -14,7 +14,7 @@ pub(in super::super) const FIRST_PORT: u16 = 20_000;
 /// Source ports: above those that the rules of the gateways do not track.
 const FIRST_SOURCE: u32 = 10_000;
 /// So many flows to one destination port.
-const PORTS: u32 = 50_000;
+const PORTS: u32 = 2_000;
 
 /// Protocol numbers of RFC 790 and its successors.
 pub(super) const TCP: u8 = 6;
@@ -45,7 +45,8 @@ impl Flow {
     }
 }
 
-/// The source and the destination port of flow `number`; all are different below 2.2 billion.
+/// The source and the destination port of flow `number`; all are different below 91 million. A
+/// port of the server sees no more of them than fit a quarter of a port block.
 pub(in super::super) fn ports_of(number: u32) -> (u16, u16) {
     let source = FIRST_SOURCE + number % PORTS;
     let target = u32::from(FIRST_PORT) + number / PORTS % (u32::from(u16::MAX - FIRST_PORT));

@@ -75,7 +75,9 @@ fn lag(run: &mut Run<'_>, kind: Kind, background: u32) -> Result<LagFigures> {
         signals::sleep(Duration::from_millis(20))?;
         seen.extend(listener.take());
     }
-    drop(flood);
+    if let Some(flood) = flood {
+        flood.finish()?;
+    }
     bed.check()?;
     if listener.is_deaf() {
         bail!("events were lost on their way to the measurement itself");

@@ -1,15 +1,23 @@
 //! What is measured, a row each.
 
+mod burst;
 mod lag;
+mod memory;
 mod rate;
+mod resync;
+mod takeover;
 
 use std::io::Write;
 
 use anyhow::Result;
 use serde::Serialize;
 
+pub(super) use burst::BurstFigures;
 pub(super) use lag::LagFigures;
+pub(super) use memory::MemoryFigures;
 pub(super) use rate::{RateFigures, RateStep};
+pub(super) use resync::ResyncFigures;
+pub(super) use takeover::TakeoverFigures;
 
 use super::subject::Kind;
 
@@ -22,11 +30,27 @@ pub enum StateRow {
     Cpu,
     /// From a packet at the active until its entry is in the standby's kernel.
     Lag,
+    /// A large table, brought to a standby that has nothing.
+    Resync,
+    /// The silent death of an active with a large table.
+    Takeover,
+    /// Memory above the kernel's own.
+    Memory,
+    /// More at once than anybody can follow.
+    Burst,
 }
 
 impl StateRow {
     /// Every row, in the order in which they are measured.
-    pub const ALL: [Self; 3] = [Self::Rate, Self::Cpu, Self::Lag];
+    pub const ALL: [Self; 7] = [
+        Self::Rate,
+        Self::Cpu,
+        Self::Lag,
+        Self::Resync,
+        Self::Takeover,
+        Self::Memory,
+        Self::Burst,
+    ];
 
     /// Its name.
     pub const fn name(self) -> &'static str {
@@ -34,6 +58,10 @@ impl StateRow {
             Self::Rate => "rate",
             Self::Cpu => "cpu",
             Self::Lag => "lag",
+            Self::Resync => "resync",
+            Self::Takeover => "takeover",
+            Self::Memory => "memory",
+            Self::Burst => "burst",
         }
     }
 
@@ -43,6 +71,10 @@ impl StateRow {
             Self::Rate => rate::measure(run),
             Self::Cpu => rate::measure_cpu(run),
             Self::Lag => lag::measure(run),
+            Self::Resync => resync::measure(run),
+            Self::Takeover => takeover::measure(run),
+            Self::Memory => memory::measure(run),
+            Self::Burst => burst::measure(run),
         }
     }
 }
@@ -54,6 +86,19 @@ pub(super) enum Figures {
     Rate(RateFigures),
     Cpu(RateFigures),
     Lag(LagFigures),
+    Resync(ResyncFigures),
+    Takeover(TakeoverFigures),
+    Memory(MemoryFigures),
+    Burst(BurstFigures),
+}
+
+/// A large table, and a small one.
+const ENTRIES: u32 = 500_000;
+const QUICK_ENTRIES: u32 = 5_000;
+
+/// How many entries the rows about large tables have.
+const fn entries(run: &Run<'_>) -> u32 {
+    if run.quick { QUICK_ENTRIES } else { ENTRIES }
 }
 
 /// One run of the bench, for the rows: who is measured, how much, and where figures go.

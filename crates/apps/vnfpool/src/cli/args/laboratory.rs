@@ -162,7 +162,7 @@ pub(crate) struct Bench {
 /// What to measure instead of takeovers.
 #[derive(Debug, Subcommand)]
 pub(crate) enum BenchCommand {
-    /// Measure state replication: rate, processor time, lag, beside conntrackd's
+    /// Measure state replication beside conntrackd's: rate, lag, resynchronisation, memory, …
     #[command(after_help = BENCH_STATE_EXAMPLES)]
     State(BenchState),
 }
@@ -196,6 +196,14 @@ pub(crate) enum StateRow {
     Cpu,
     /// From a packet at the active until its entry is in the standby's kernel
     Lag,
+    /// 500,000 entries, brought to a standby that has nothing
+    Resync,
+    /// The silent death of an active with 500,000 entries, and with none
+    Takeover,
+    /// Memory above the kernel's own
+    Memory,
+    /// 300,000 new entries at once: what is missing, how long, and what is said about it
+    Burst,
 }
 
 /// Who is measured beside vnfpool.
@@ -236,6 +244,8 @@ pub(crate) enum Profile {
     Fast,
     /// Follows what is measured, from 20 to 250 ms
     Auto,
+    /// As default; first packets wait until the successor holds their connection
+    Commit,
 }
 
 /// A system to compare with.

@@ -6,8 +6,7 @@ use std::net::Ipv4Addr;
 use bytes::BytesMut;
 use tempfile::TempDir;
 use vnfpool_conntrack::Scope;
-use vnfpool_model::SlotId;
-use vnfpool_statesync::class::{Bounds, Level};
+use vnfpool_model::{SlotId, StateSpec};
 use vnfpool_statesync::wire::{self as statesync, Body};
 use vnfpool_transport::TrustDomain;
 use vnfpool_transport::link::{self, Link, Received};
@@ -80,14 +79,11 @@ impl Site {
     fn mesh(&self) -> (Arc<Mesh>, Inbox<Command, View>) {
         let (pulse, inbox) = Pulse::new().unwrap();
         let credentials = self.credentials("gw1");
-        let scope = || Scope::new([]);
-        let class = Class::conntrack(scope(), Level::Bounded(Bounds::DEFAULT));
         let sync = SyncHub::new(
             pulse.clone(),
             Incarnation(1),
             credentials.clone(),
-            scope(),
-            vec![class],
+            Scope::new([]),
         );
         let mesh = Mesh::start(
             edge(),
@@ -204,7 +200,7 @@ async fn link_of(site: &Site, element: &str, address: SocketAddr, slot: SlotId) 
     let mut link = link::connect(&credentials, expected, address)
         .await
         .unwrap();
-    let demand = Class::conntrack(Scope::new([]), Level::Bounded(Bounds::DEFAULT)).demand;
+    let demand = Class::conntrack(Scope::new([]), StateSpec::DEFAULT).demand;
     let hash_key = [3; 16];
     let hello = statesync::Frame {
         epoch: 0,

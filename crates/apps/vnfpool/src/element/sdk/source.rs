@@ -72,7 +72,7 @@ impl sync::Source for Source {
         Ok(match reading {
             Reading::Drained => ReadOutcome::Drained,
             Reading::More => ReadOutcome::More,
-            Reading::Overrun => ReadOutcome::Overrun,
+            Reading::Overrun => ReadOutcome::Overrun { lost: None },
         })
     }
 

@@ -4,12 +4,15 @@ use std::fmt;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use vnfpool_conntrack::{EVENT_BUFFER_BYTES, ReadOutcome, Scope};
-use vnfpool_model::SlotId;
+use vnfpool_model::{SlotId, StateLevel, StateSpec, Time};
 use vnfpool_statesync::class::{Bounds, ClassName, Demand, Level, Offer};
 use vnfpool_statesync::{ReceiverAction, ReceiverInput, SenderInput, Ticket};
+
+use super::holding::{Holding, HoldingFigures};
 
 /// The table of a class on the active. Lives in the thread of one stream.
 ///
@@ -33,8 +36,36 @@ pub(crate) trait Source {
     /// not be known.
     fn reached(&mut self, _barrier: u64, _yes: bool) {}
 
+    /// The standby came into sync, or fell out of it.
+    fn in_sync(&mut self, _yes: bool) {}
+
+    /// When [`Source::read`] has something to do without a change.
+    fn deadline(&self) -> Option<Time> {
+        None
+    }
+
+    /// Whether somebody waits for what the standby acknowledges.
+    fn is_urgent(&self) -> bool {
+        false
+    }
+
+    /// Called before each wait for the descriptors; true if there is something to read already.
+    fn arm(&mut self) -> bool {
+        false
+    }
+
     /// Readable when changes wait.
     fn as_fd(&self) -> BorrowedFd<'_>;
+
+    /// Another descriptor, readable when something else waits to be read.
+    fn other_fd(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+
+    /// How holding first packets goes, where that is done.
+    fn holding(&self) -> Option<HoldingFigures> {
+        None
+    }
 }
 
 /// Barriers of a source are below this, those of the thread that feeds the machine are not.
@@ -91,8 +122,19 @@ const CONNTRACK_FORMAT: u16 = 1;
 const CONNTRACK_SCHEMA: u16 = 1;
 
 impl Class {
-    /// The kernel's connections within `scope`, at `level`.
-    pub(crate) fn conntrack(scope: Scope, level: Level) -> Self {
+    /// The kernel's connections within `scope`, as the pool wants them replicated.
+    pub(crate) fn conntrack(scope: Scope, spec: StateSpec) -> Self {
+        let bounds = Bounds {
+            lag_ms: spec.lag_ms,
+            entries: spec.entries,
+        };
+        let level = match spec.connections {
+            StateLevel::None => Level::None,
+            StateLevel::Eventual => Level::Eventual,
+            StateLevel::Bounded => Level::Bounded(bounds),
+            StateLevel::Commit => Level::Commit(bounds),
+        };
+        let wait_max = Duration::from_millis(spec.commit_wait_ms.into());
         let demand = Demand {
             class: ClassName::conntrack(),
             format: CONNTRACK_FORMAT,
@@ -111,12 +153,16 @@ impl Class {
         let port_of_sink = Arc::clone(&port);
         Self {
             demand,
-            accepts_less: false,
+            accepts_less: spec.accept_less,
             offer,
-            open_source: Arc::new(move |_| {
+            open_source: Arc::new(move |slot| {
                 let source = vnfpool_conntrack::Source::open(scope.clone(), EVENT_BUFFER_BYTES)?;
-                let port = Arc::clone(&port);
-                Ok(Box::new(Connections { source, port }))
+                let holding = matches!(level, Level::Commit(_)).then(|| hold(slot, wait_max));
+                Ok(Box::new(Connections {
+                    source,
+                    port: Arc::clone(&port),
+                    holding: holding.flatten(),
+                }))
             }),
             open_sink: Arc::new(move |_| {
                 let sink = vnfpool_conntrack::Sink::open(of_sink.clone())?;
@@ -131,10 +177,36 @@ impl Class {
     }
 }
 
+/// Begins to hold first packets; without that the level is `bounded`, and the log says why.
+fn hold(slot: SlotId, wait_max: Duration) -> Option<Holding> {
+    Holding::open(slot, wait_max)
+        .inspect_err(|error| {
+            tracing::error!(%slot, "commit is not to be had, first packets do not wait for the successor: {error}");
+        })
+        .ok()
+}
+
 /// The kernel's connections, but for what the sink with the netlink port `port` (0: none) does.
 struct Connections {
     source: vnfpool_conntrack::Source,
     port: Arc<AtomicU32>,
+    holding: Option<Holding>,
+}
+
+impl Connections {
+    /// Does something with what holds first packets. If it fails they pass: better than nothing
+    /// going on.
+    fn with_holding<T>(
+        &mut self,
+        act: impl FnOnce(&mut Holding) -> anyhow::Result<T>,
+    ) -> Option<T> {
+        let done = act(self.holding.as_mut()?);
+        done.inspect_err(|error| {
+            tracing::error!("first packets are not held any more: {error:#}");
+            self.holding = None;
+        })
+        .ok()
+    }
 }
 
 impl Source for Connections {
@@ -143,7 +215,9 @@ impl Source for Connections {
             0 => {}
             port => self.source.ignore(port),
         }
-        Ok(self.source.read(out)?)
+        let outcome = self.source.read(out)?;
+        self.with_holding(|holding| holding.read(out));
+        Ok(outcome)
     }
 
     fn start_scan(&mut self, generation: u32) -> anyhow::Result<()> {
@@ -158,8 +232,36 @@ impl Source for Connections {
         Ok(self.source.read_chunk()?)
     }
 
+    fn reached(&mut self, barrier: u64, yes: bool) {
+        self.with_holding(|holding| holding.reached(barrier, yes));
+    }
+
+    fn in_sync(&mut self, yes: bool) {
+        self.with_holding(|holding| holding.successor(yes));
+    }
+
+    fn deadline(&self) -> Option<Time> {
+        self.holding.as_ref()?.deadline()
+    }
+
+    fn is_urgent(&self) -> bool {
+        self.holding.as_ref().is_some_and(Holding::is_waiting)
+    }
+
+    fn arm(&mut self) -> bool {
+        self.with_holding(Holding::arm).unwrap_or_default()
+    }
+
     fn as_fd(&self) -> BorrowedFd<'_> {
         std::os::fd::AsFd::as_fd(&self.source)
+    }
+
+    fn other_fd(&self) -> Option<BorrowedFd<'_>> {
+        self.holding.as_ref().map(Holding::as_fd)
+    }
+
+    fn holding(&self) -> Option<HoldingFigures> {
+        self.holding.as_ref().map(Holding::figures)
     }
 }
 

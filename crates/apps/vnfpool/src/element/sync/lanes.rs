@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use vnfpool_model::Role;
-use vnfpool_statesync::class::ClassName;
+use vnfpool_statesync::class::{ClassName, Demand};
 use vnfpool_transport::quic::Connection;
 use vnfpool_wire::datagram::{Member, NodeId};
 
@@ -44,6 +44,8 @@ struct Lane {
 pub(super) struct Sending {
     pub(super) to: Member,
     pub(super) connection: usize,
+    /// What it was opened with.
+    pub(super) demand: Demand,
     pub(super) handle: sender::Handle,
 }
 
@@ -79,10 +81,9 @@ impl Lanes {
         nodes.filter_map(|node| connections.get(&node)).collect()
     }
 
-    /// Forgets streams that are over, and ends those that `is_wanted` does not name (by lane, member
-    /// and connection).
-    pub(super) fn end_unwanted(&mut self, is_wanted: impl Fn(&LaneKey, Member, usize) -> bool) {
-        for (key, lane) in &mut self.out {
+    /// Forgets streams that are over, and ends those that are not wanted.
+    pub(super) fn end_unwanted(&mut self, is_wanted: impl Fn(&Sending) -> bool) {
+        for lane in self.out.values_mut() {
             if lane
                 .sending
                 .take_if(|sending| sending.handle.has_ended())
@@ -90,9 +91,7 @@ impl Lanes {
             {
                 lane.ended_at = Some(Instant::now());
             }
-            let unwanted = lane
-                .sending
-                .take_if(|sending| !is_wanted(key, sending.to, sending.connection));
+            let unwanted = lane.sending.take_if(|sending| !is_wanted(sending));
             if let Some(sending) = unwanted {
                 lane.former_ended = Some(sending.handle.ended());
             }

@@ -13,6 +13,7 @@
 
 mod class;
 mod copies;
+mod holding;
 mod lanes;
 mod preface;
 mod receiver;
@@ -28,10 +29,10 @@ use anyhow::bail;
 use bytes::BytesMut;
 use vnfpool_conntrack::Scope;
 use vnfpool_heartbeat::Poller;
-use vnfpool_model::{Incarnation, SlotId, Time};
+use vnfpool_model::{Incarnation, SlotId, StateSpec, Time};
 use vnfpool_statesync::class::{ClassName, Level};
 use vnfpool_statesync::wire::{Body, Frame, Refusal, VERSION};
-use vnfpool_statesync::{ReceiverStatus, SenderStatus, Watermark};
+use vnfpool_statesync::{ReceiverStatus, Watermark};
 use vnfpool_succession::element::Input;
 use vnfpool_transport::Identity;
 use vnfpool_transport::PeerPolicy;
@@ -45,6 +46,7 @@ use crate::pulse::now;
 pub(crate) use class::{Class, OWN_BARRIERS, Sink, Source};
 use copies::Copies;
 use lanes::{Lanes, Receiving, Sending};
+pub(crate) use sender::Figures;
 use settle::Settling;
 
 /// A stream may come before the record that says why; it waits for so long, in steps.
@@ -66,6 +68,7 @@ pub(crate) struct SyncHub {
 
 #[derive(Debug)]
 struct State {
+    connections: StateSpec,
     classes: BTreeMap<ClassName, Class>,
     slots: BTreeMap<SlotId, Lanes>,
     settling: Settling,
@@ -74,14 +77,14 @@ struct State {
 /// Figures of a slot's replication, by stream.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct SyncFigures {
-    pub(crate) sending: Vec<(NodeId, ClassName, SenderStatus)>,
+    pub(crate) sending: Vec<(NodeId, ClassName, Figures)>,
     pub(crate) receiving: Vec<(ClassName, ReceiverStatus)>,
 }
 
 impl SyncFigures {
     /// Whether every stream that there is keeps a copy in sync, and there is one.
     pub(crate) fn in_sync(&self) -> bool {
-        let sending = self.sending.iter().map(|(_, _, status)| status.in_sync);
+        let sending = self.sending.iter().map(|(_, _, of)| of.stream.in_sync);
         let receiving = self.receiving.iter().map(|(_, status)| status.in_sync);
         let mut all = sending.chain(receiving).peekable();
         all.peek().is_some() && all.all(|in_sync| in_sync)
@@ -89,28 +92,26 @@ impl SyncFigures {
 
     /// Records sent and not acknowledged, in the stream that is most behind.
     pub(crate) fn lag_records(&self) -> u64 {
-        let lags = self.sending.iter().map(|(_, _, status)| status.lag_records);
+        let lags = self.sending.iter().map(|(_, _, of)| of.stream.lag_records);
         lags.max().unwrap_or_default()
     }
 
     /// Age of the oldest of them.
     pub(crate) fn lag(&self, at: Time) -> Duration {
-        let lags = self.sending.iter().map(|(_, _, status)| status.lag(at));
+        let lags = self.sending.iter().map(|(_, _, of)| of.stream.lag(at));
         lags.max().unwrap_or_default()
     }
 }
 
 impl SyncHub {
-    /// Nothing is sent or received yet but what `classes` says will be; connections within `scope`
-    /// are strictly tracked again some time after a takeover.
+    /// Nothing is sent or received yet. The connections within `scope` are the function's.
     pub(crate) fn new(
         pulse: Pulse,
         incarnation: Incarnation,
         credentials: Credentials,
         scope: Scope,
-        classes: Vec<Class>,
     ) -> Self {
-        let classes = classes.into_iter();
+        let connections = Class::conntrack(scope.clone(), StateSpec::DEFAULT);
         Self {
             pulse,
             incarnation,
@@ -118,7 +119,8 @@ impl SyncHub {
             scope,
             streams: AtomicUsize::new(0),
             state: Mutex::new(State {
-                classes: classes.map(|one| (one.name().clone(), one)).collect(),
+                connections: StateSpec::DEFAULT,
+                classes: BTreeMap::from([(connections.name().clone(), connections)]),
                 slots: BTreeMap::new(),
                 settling: Settling::default(),
             }),
@@ -132,6 +134,15 @@ impl SyncHub {
     fn lanes<'s>(&self, state: &'s mut State, slot: SlotId) -> &'s mut Lanes {
         let lanes = || Lanes::new(Copies::new(slot, self.pulse.clone()));
         state.slots.entry(slot).or_insert_with(lanes)
+    }
+
+    /// How the pool wants connections replicated; their streams begin anew if that is news.
+    pub(crate) fn demand(&self, spec: StateSpec) {
+        let mut state = self.state();
+        if std::mem::replace(&mut state.connections, spec) != spec {
+            let class = Class::conntrack(self.scope.clone(), spec);
+            state.classes.insert(class.name().clone(), class);
+        }
     }
 
     /// Replaces the classes of the function beside this agent, whose kernel's classes stay.
@@ -182,6 +193,7 @@ impl SyncHub {
             classes,
             slots,
             settling,
+            ..
         } = &mut *state;
         let sent = |class: &&Class| class.demand.level != Level::None;
         let needed = |class: &&Class| class.demand.level.bounds().is_some();
@@ -201,10 +213,11 @@ impl SyncHub {
                     .map(|one| one.name().clone()),
             );
             let targets = lanes.targets(&view, connections);
-            lanes.end_unwanted(|(_, class), to, connection| {
-                let is_sent = classes.get(class).is_some_and(|one| sent(&one));
+            lanes.end_unwanted(|sending| {
+                let class = classes.get(&sending.demand.class);
+                let is_sent = class.is_some_and(|one| sent(&one) && one.demand == sending.demand);
                 let is_target = |(member, known): &(Member, Connection)| {
-                    *member == to && known.stable_id() == connection
+                    *member == sending.to && known.stable_id() == sending.connection
                 };
                 is_sent && targets.iter().any(|target| is_target(target))
             });
@@ -255,6 +268,7 @@ impl SyncHub {
         Some(Sending {
             to,
             connection: connection.stable_id(),
+            demand: class.demand.clone(),
             handle,
         })
     }

@@ -19,6 +19,7 @@ use vnfpool_wire::datagram::Member;
 use super::SetAtEnd;
 use super::class::{Class, OWN_BARRIERS, Source};
 use super::copies::Copies;
+use super::holding::HoldingFigures;
 use super::preface::Preface;
 use crate::pulse::now;
 
@@ -61,7 +62,7 @@ pub(super) struct Handle {
     stop: Arc<AtomicBool>,
     ended: Arc<AtomicBool>,
     told: Mutex<Option<(u64, bool)>>,
-    status: Arc<Mutex<SenderStatus>>,
+    status: Arc<Mutex<Figures>>,
 }
 
 /// Gives the thread commands, and does not keep it alive.
@@ -126,7 +127,7 @@ impl Handle {
         Arc::clone(&self.ended)
     }
 
-    pub(super) fn status(&self) -> SenderStatus {
+    pub(super) fn status(&self) -> Figures {
         *self.status.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -136,6 +137,14 @@ impl Drop for Handle {
         self.stop.store(true, Ordering::Release);
         self.door.waker.wake();
     }
+}
+
+/// How a stream goes.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Figures {
+    pub(crate) stream: SenderStatus,
+    /// Of first packets that wait for the standby, at the level `commit`.
+    pub(crate) holding: Option<HoldingFigures>,
 }
 
 /// What a stream is about.
@@ -155,7 +164,7 @@ pub(super) fn start(purpose: Purpose, epoch: Epoch) -> anyhow::Result<Handle> {
         Arc::new(AtomicBool::new(false)),
         Arc::new(AtomicBool::new(false)),
     );
-    let status = Arc::new(Mutex::new(SenderStatus::default()));
+    let status = Arc::new(Mutex::new(Figures::default()));
     let poller = Poller::new()?;
     let waker = poller.waker();
     let parts = Parts {
@@ -185,7 +194,7 @@ struct Parts {
     purpose: Purpose,
     poller: Poller,
     commands: Receiver<Command>,
-    status: Arc<Mutex<SenderStatus>>,
+    status: Arc<Mutex<Figures>>,
     stop: Arc<AtomicBool>,
 }
 
@@ -297,7 +306,10 @@ impl Thread {
                 .parts
                 .status
                 .lock()
-                .unwrap_or_else(PoisonError::into_inner) = self.machine.status();
+                .unwrap_or_else(PoisonError::into_inner) = Figures {
+                stream: self.machine.status(),
+                holding: self.source.holding(),
+            };
             if drained && !more && all_received {
                 self.wait(all_sent);
             }
@@ -306,11 +318,17 @@ impl Thread {
     }
 
     fn wait(&mut self, all_sent: bool) {
-        if self.rate.is_busy(now(), self.machine.status().changes) && self.waiting.is_empty() {
+        let is_busy = self.rate.is_busy(now(), self.machine.status().changes);
+        let is_urgent = self.source.is_urgent() || !self.waiting.is_empty();
+        if is_busy && !is_urgent {
             std::thread::sleep(REST);
             return;
         }
+        if self.source.arm() {
+            return;
+        }
         let due = self.machine.deadline().unwrap_or(Time::NEVER);
+        let due = due.min(self.source.deadline().unwrap_or(Time::NEVER));
         let due = due.min(now().after(LOOK_AGAIN));
         let of_link = match all_sent {
             true => Interest::Read,
@@ -320,7 +338,10 @@ impl Thread {
             (self.source.as_fd(), Interest::Read),
             (self.link.as_fd(), of_link),
         ];
-        self.parts.poller.wait_for(wanted.into_iter(), due.0);
+        let other = self.source.other_fd().map(|fd| (fd, Interest::Read));
+        self.parts
+            .poller
+            .wait_for(wanted.into_iter().chain(other), due.0);
     }
 
     /// Hands waiting events to the machine; true when there are no more.
@@ -335,9 +356,9 @@ impl Thread {
             match outcome {
                 ReadOutcome::Drained => return Ok(true),
                 ReadOutcome::More => {}
-                ReadOutcome::Overrun => {
+                ReadOutcome::Overrun { lost } => {
                     let (slot, class) = (self.parts.purpose.slot, self.parts.purpose.class.name());
-                    tracing::warn!(%slot, %class, "the source lost changes: looking for what differs");
+                    tracing::warn!(%slot, %class, lost, "the source lost changes: looking for what differs");
                 }
             }
         }
@@ -410,7 +431,10 @@ impl Thread {
                 }
                 SenderAction::Reached { id } => self.answer(id, true),
                 SenderAction::Unreachable { id } => self.answer(id, false),
-                SenderAction::InSync(in_sync) => self.tell_in_sync(in_sync),
+                SenderAction::InSync(in_sync) => {
+                    self.source.in_sync(in_sync);
+                    self.tell_in_sync(in_sync);
+                }
                 SenderAction::Proved { as_of } => self.tell_copy(Some(as_of)),
                 SenderAction::Lagging => {
                     tracing::warn!(%slot, %class, "the standby does not keep up");
@@ -506,7 +530,8 @@ mod tests {
     use std::time::Instant;
 
     use vnfpool_conntrack::Scope;
-    use vnfpool_statesync::class::{Bounds, ClassName, Level};
+    use vnfpool_model::StateSpec;
+    use vnfpool_statesync::class::ClassName;
     use vnfpool_statesync::{Receiver as Copy, ReceiverAction, ReceiverInput};
     use vnfpool_succession::element::Input;
     use vnfpool_transport::link::{self, LinkListener};
@@ -527,10 +552,7 @@ mod tests {
     }
 
     fn class() -> Class {
-        Class::conntrack(
-            Scope::new(std::iter::empty()),
-            Level::Bounded(Bounds::DEFAULT),
-        )
+        Class::conntrack(Scope::new(std::iter::empty()), StateSpec::DEFAULT)
     }
 
     fn purpose(pulse: Pulse) -> Purpose {

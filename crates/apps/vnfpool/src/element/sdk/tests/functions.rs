@@ -87,7 +87,7 @@ async fn a_standby_has_seen_everything_when_it_becomes_the_active() {
     let mut seen = std::collections::BTreeMap::new();
     let mut is_live = false;
     let follow = async {
-        while !is_live || seen.get(&b"after"[..]).is_none() || seen.contains_key(&b"gone"[..]) {
+        while !is_live || !seen.contains_key(&b"after"[..]) || seen.contains_key(&b"gone"[..]) {
             match watch.next().await.unwrap() {
                 Seen::Put(entry) => drop(seen.insert(entry.key.to_vec(), entry.value.to_vec())),
                 Seen::Delete(key) => drop(seen.remove(&*key)),
