@@ -15,7 +15,6 @@
     clippy::cast_sign_loss,
     reason = "a program that prints figures"
 )]
-
 #![allow(
     clippy::print_stdout,
     clippy::print_stderr,

@@ -22,6 +22,7 @@ fn main() -> Result<()> {
             let options = run_options(std::iter::once("demo".to_owned()).chain(words))?;
             let options = DemoOptions {
                 profile: options.profile,
+                vnf: vnfpool_lab::Vnf::Gateway,
                 rival: options.rivals.first().copied(),
                 json: options.json,
                 keep: options.keep,

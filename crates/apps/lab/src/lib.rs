@@ -55,7 +55,7 @@ pub use report::{DemoReport, FamilySummary, Resident, Spread, StepReport, StepsS
 pub use run::{Rival, RunOptions, Scheduling, lab_run};
 pub use state_bench::{StateOptions, StateRow, bench_state};
 pub use traffic::Download;
-pub use vnfpool::{Profile, TakeoverSteps, element_file};
+pub use vnfpool::{Profile, TakeoverSteps, Vnf, element_file};
 
 /// Prints the scenarios, one a line.
 ///

@@ -21,7 +21,7 @@ use crate::scenarios::Stage;
 use crate::signals;
 use crate::system::{Scene, System};
 use crate::traffic::{Bulk, Traffic};
-use crate::vnfpool::{Profile, Vnfpool};
+use crate::vnfpool::{Profile, Vnf, Vnfpool};
 use screen::Screen;
 use steps::{STEPS, Step};
 
@@ -40,6 +40,8 @@ const LAST_ECHOES: Duration = Duration::from_millis(50);
 pub struct DemoOptions {
     /// The timing profile of the pool.
     pub profile: Profile,
+    /// The network function.
+    pub vnf: Vnf,
     /// Show the rival instead of vnfpool.
     pub rival: Option<Rival>,
     /// One JSON object a step instead of lines and a table.
@@ -69,7 +71,7 @@ pub fn demo(options: &DemoOptions, output: &mut dyn Write) -> Result<bool> {
         system.name(),
         system.profile()
     ));
-    let run = run_steps(&scene, system.as_mut(), &mut screen);
+    let run = run_steps(&scene, system.as_mut(), options.vnf, &mut screen);
     if options.keep {
         scene.lab.keep()?;
     }
@@ -91,7 +93,7 @@ pub fn demo(options: &DemoOptions, output: &mut dyn Write) -> Result<bool> {
 
 fn system_of(options: &DemoOptions, screen: &mut Screen<'_>) -> Result<Box<dyn System>> {
     match options.rival {
-        None => Ok(Box::new(Vnfpool::new(options.profile)?)),
+        None => Ok(Box::new(Vnfpool::new(options.profile)?.with(options.vnf))),
         Some(Rival::Keepalived { advert, scheduling }) => {
             install_missing(screen)?;
             Ok(Box::new(Keepalived::new(advert, scheduling)))
@@ -102,6 +104,7 @@ fn system_of(options: &DemoOptions, screen: &mut Screen<'_>) -> Result<Box<dyn S
 fn run_steps(
     scene: &Scene,
     system: &mut dyn System,
+    vnf: Vnf,
     screen: &mut Screen<'_>,
 ) -> Result<DemoReport> {
     system.start(scene).context("starting the pool")?;
@@ -111,7 +114,7 @@ fn run_steps(
         scene.lab.namespace("client")?,
         scene.lab.namespace("server")?,
     );
-    let traffic = Traffic::start(&scene.lab)?;
+    let traffic = Traffic::start_with(&scene.lab, vnf)?;
     let bulk = Bulk::start(client, server)?;
     traffic.wait_all_moved(clock::now(), TCP_LIMIT)?;
     screen.done();

@@ -14,6 +14,7 @@ use anyhow::Result;
 use crate::clock::{self, Nanos};
 use crate::namespaces::{Lab, SERVER_V4, SERVER_V6};
 use crate::signals;
+use crate::vnfpool::Vnf;
 
 pub(crate) use http::Bulk;
 pub use http::Download;
@@ -35,6 +36,33 @@ pub(crate) struct Traffic {
     threads: Vec<JoinHandle<()>>,
 }
 
+/// The backends of a load balancer, which the pool looks at before there is any traffic. Dropping them
+/// ends them.
+#[derive(Debug)]
+pub(crate) struct Backends {
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Backends {
+    /// Starts them on the server's host, which has their addresses.
+    pub(crate) fn start(lab: &Lab) -> Result<Self> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let thread = Some(tcp::start_backends(lab.namespace("server")?, &stop)?);
+        Ok(Self { stop, thread })
+    }
+}
+
+impl Drop for Backends {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            // One that panicked has nothing left to clean up.
+            let _panicked = thread.join();
+        }
+    }
+}
+
 /// A copy of everything that the traffic has recorded so far.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct TrafficLog {
@@ -49,6 +77,15 @@ impl Traffic {
     /// # Errors
     /// When a connection cannot be opened.
     pub(crate) fn start(lab: &Lab) -> Result<Self> {
+        Self::start_with(lab, Vnf::Gateway)
+    }
+
+    /// The same; with a load balancer, those connections over IPv4 on which the client talks are to
+    /// its service.
+    ///
+    /// # Errors
+    /// As of [`Traffic::start`].
+    pub(crate) fn start_with(lab: &Lab, vnf: Vnf) -> Result<Self> {
         let (client, server) = (lab.namespace("client")?, lab.namespace("server")?);
         let mut traffic = Self {
             stop: Arc::new(AtomicBool::new(false)),
@@ -63,10 +100,12 @@ impl Traffic {
         let plans = [
             tcp::Plan {
                 server: SERVER_V4,
+                vnf,
                 each: CONNECTIONS_V4,
             },
             tcp::Plan {
                 server: SERVER_V6,
+                vnf,
                 each: CONNECTIONS_V6,
             },
         ];

@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 use std::io::{ErrorKind, Read as _, Write as _};
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -17,6 +17,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use super::lock;
 use crate::clock::{self, MILLISECOND, Nanos};
 use crate::namespaces::Namespace;
+use crate::vnfpool::{BACKENDS, BALANCED_PORT, SERVICE, Vnf};
 
 const ECHO_PORT: u16 = 9001;
 const PUSH_PORT: u16 = 9002;
@@ -50,21 +51,15 @@ pub(crate) type ConnectionLogs = Arc<Mutex<Vec<ConnectionLog>>>;
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Plan {
     pub(super) server: IpAddr,
+    /// Whether some go by a load balancer.
+    pub(super) vnf: Vnf,
     pub(super) each: usize,
 }
 
 /// Starts the server's end for both families.
 pub(super) fn start_server(server: &Namespace, stop: &Arc<AtomicBool>) -> Result<JoinHandle<()>> {
-    let listen = |address: &str, port: u16| -> Result<TcpListener> {
-        let listener = TcpListener::bind((address, port))
-            .with_context(|| format!("listening on [{address}]:{port}"))?;
-        listener
-            .set_nonblocking(true)
-            .context("making a listener non-blocking")?;
-        Ok(listener)
-    };
     let listeners = server.run(|| {
-        Ok([
+        Ok(vec![
             (Talker::Client, listen("10.2.0.10", ECHO_PORT)?),
             (Talker::Server, listen("10.2.0.10", PUSH_PORT)?),
             (Talker::Client, listen("fd00:2::10", ECHO_PORT)?),
@@ -73,6 +68,26 @@ pub(super) fn start_server(server: &Namespace, stop: &Arc<AtomicBool>) -> Result
     })?;
     let stop = Arc::clone(stop);
     server.spawn_measuring("tcp-server", move || serve_until(&stop, &listeners))
+}
+
+/// Starts the backends of a load balancer.
+pub(super) fn start_backends(server: &Namespace, stop: &Arc<AtomicBool>) -> Result<JoinHandle<()>> {
+    let listen = |backend: Ipv4Addr| {
+        let listener = listen(&backend.to_string(), BALANCED_PORT)?;
+        Ok((Talker::Client, listener))
+    };
+    let listeners = server.run(|| BACKENDS.into_iter().map(listen).collect::<Result<Vec<_>>>())?;
+    let stop = Arc::clone(stop);
+    server.spawn_measuring("tcp-backends", move || serve_until(&stop, &listeners))
+}
+
+fn listen(address: &str, port: u16) -> Result<TcpListener> {
+    let listener = TcpListener::bind((address, port))
+        .with_context(|| format!("listening on [{address}]:{port}"))?;
+    listener
+        .set_nonblocking(true)
+        .context("making a listener non-blocking")?;
+    Ok(listener)
 }
 
 /// Opens all connections from `client` and starts the thread that serves them.
@@ -89,7 +104,7 @@ pub(super) fn start_client(
     for plan in plans {
         for talker in [Talker::Client, Talker::Server] {
             for _ in 0..plan.each {
-                let stream = client.run(|| connect(plan.server, talker))?;
+                let stream = client.run(|| connect(plan, talker))?;
                 ends.push(End::new(stream, talker)?);
                 lock(logs).push(ConnectionLog {
                     is_ipv6: plan.server.is_ipv6(),
@@ -103,12 +118,15 @@ pub(super) fn start_client(
     client.spawn_measuring("tcp-client", move || talk_until(&stop, &mut ends, &logs))
 }
 
-fn connect(server: IpAddr, talker: Talker) -> Result<TcpStream> {
-    let port = match talker {
-        Talker::Client => ECHO_PORT,
-        Talker::Server => PUSH_PORT,
+fn connect(plan: &Plan, talker: Talker) -> Result<TcpStream> {
+    let server = match (plan.vnf, plan.server, talker) {
+        (Vnf::LoadBalancer, IpAddr::V4(_), Talker::Client) => {
+            SocketAddr::from((SERVICE, BALANCED_PORT))
+        }
+        (_, server, Talker::Client) => SocketAddr::new(server, ECHO_PORT),
+        (_, server, Talker::Server) => SocketAddr::new(server, PUSH_PORT),
     };
-    TcpStream::connect_timeout(&SocketAddr::new(server, port), CONNECT_LIMIT)
+    TcpStream::connect_timeout(&server, CONNECT_LIMIT)
         .with_context(|| format!("connecting from the client to {server} through the gateways"))
 }
 

@@ -1,5 +1,6 @@
 //! vnfpool itself as a system under test: the real program, started as an operator would.
 
+mod balancer;
 mod files;
 mod status;
 mod system;
@@ -18,6 +19,8 @@ use crate::namespaces::{Gateway, Lab};
 use crate::process::{Daemon, last_lines};
 use crate::signals;
 use crate::system::{Scene, System};
+use crate::traffic::Backends;
+pub(crate) use balancer::{BACKENDS, PORT as BALANCED_PORT, SERVICE};
 pub use files::element_file;
 use status::SlotState;
 use takeover::Marks;
@@ -102,6 +105,16 @@ impl Profile {
     }
 }
 
+/// The network function of the pool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Vnf {
+    /// The kernel's NAT and filter.
+    #[default]
+    Gateway,
+    /// The same, and a load balancer in user space beside it.
+    LoadBalancer,
+}
+
 /// One manager and two elements.
 #[derive(Debug)]
 pub(crate) struct Vnfpool {
@@ -111,6 +124,10 @@ pub(crate) struct Vnfpool {
     manager_host: &'static str,
     manager: Option<Daemon>,
     elements: [Option<Daemon>; 2],
+    vnf: Vnf,
+    /// Beside the elements, if that is the function.
+    balancers: [Option<Daemon>; 2],
+    backends: Option<Backends>,
     marks: Marks,
 }
 
@@ -131,8 +148,17 @@ impl Vnfpool {
             manager_host: "manager",
             manager: None,
             elements: [None, None],
+            vnf: Vnf::default(),
+            balancers: [None, None],
+            backends: None,
             marks: Marks::default(),
         })
+    }
+
+    /// With another function than the kernel's.
+    pub(crate) const fn with(mut self, vnf: Vnf) -> Self {
+        self.vnf = vnf;
+        self
     }
 
     /// Runs an operator's command where the operator is: beside the manager.
@@ -243,11 +269,12 @@ impl Vnfpool {
             .run(|| command::run_prepared(&mut join, ""))
             .with_context(|| format!("enrolling element {gateway}"))?;
         let path = lab.directory().join(gateway.name()).join("element.toml");
-        fs::write(
-            &path,
-            element_file(gateway, Path::new(&directory), &manager),
-        )
-        .with_context(|| format!("writing {}", path.display()))
+        let directory = Path::new(&directory);
+        let mut text = element_file(gateway, directory, &manager);
+        if self.vnf == Vnf::LoadBalancer {
+            text.push_str(&balancer::in_element_file(directory));
+        }
+        fs::write(&path, text).with_context(|| format!("writing {}", path.display()))
     }
 
     fn start_element(&mut self, lab: &Lab, gateway: Gateway) -> Result<()> {
@@ -257,7 +284,10 @@ impl Vnfpool {
             .arg(element_directory(lab, gateway).join("element.toml"));
         let daemon = Daemon::start(lab, gateway.name(), "element", command)?;
         self.elements[gateway.index()] = Some(daemon);
-        Ok(())
+        match self.vnf {
+            Vnf::Gateway => Ok(()),
+            Vnf::LoadBalancer => self.start_balancer(lab, gateway),
+        }
     }
 
     fn start_missing(&mut self, lab: &Lab) -> Result<()> {

@@ -8,11 +8,15 @@ use anyhow::{Context as _, Result};
 use rustix::process::Signal;
 
 use super::takeover::{Marks, TakeoverSteps};
-use super::{MANAGER_ADDRESS, READY_LIMIT, STOP_LIMIT, Vnfpool, element_log, files, manager_log};
+use super::{
+    MANAGER_ADDRESS, READY_LIMIT, STOP_LIMIT, Vnf, Vnfpool, balancer, element_log, files,
+    manager_log,
+};
 use crate::command;
 use crate::namespaces::{Gateway, Lab, ProcessMark};
 use crate::process::Daemon;
 use crate::system::{Scene, System};
+use crate::traffic::Backends;
 
 impl System for Vnfpool {
     fn name(&self) -> &'static str {
@@ -20,7 +24,10 @@ impl System for Vnfpool {
     }
 
     fn profile(&self) -> String {
-        self.profile.name().to_owned()
+        match self.vnf {
+            Vnf::Gateway => self.profile.name().to_owned(),
+            Vnf::LoadBalancer => format!("{}, with a load balancer", self.profile.name()),
+        }
     }
 
     fn detection(&self) -> Duration {
@@ -67,6 +74,10 @@ impl System for Vnfpool {
 
     fn start(&mut self, scene: &Scene) -> Result<()> {
         let lab = &scene.lab;
+        if self.vnf == Vnf::LoadBalancer {
+            balancer::prepare(lab)?;
+            self.backends = Some(Backends::start(lab)?);
+        }
         let program = self.program.display().to_string();
         let directory = lab.directory().join("manager").display().to_string();
         let arguments = [
@@ -107,15 +118,15 @@ impl System for Vnfpool {
     }
 
     fn processes(&mut self, gateway: Gateway) -> Vec<ProcessMark> {
-        self.elements[gateway.index()]
-            .as_mut()
-            .map(Daemon::processes)
-            .unwrap_or_default()
+        let mut processes = self.element_processes(gateway);
+        let balancer = self.balancers[gateway.index()].as_mut();
+        processes.extend(balancer.map(Daemon::processes).unwrap_or_default());
+        processes
     }
 
     fn agent_processes(&mut self, gateway: Gateway) -> Vec<ProcessMark> {
         // The supervisor comes first.
-        self.processes(gateway).split_off(1)
+        self.element_processes(gateway).split_off(1)
     }
 
     fn replace_agent(&mut self, _scene: &Scene, gateway: Gateway) -> Result<()> {
@@ -191,5 +202,12 @@ impl System for Vnfpool {
             self.operate(&scene.lab, &["pardon", "edge", gateway.name()])?;
         }
         self.bring_to_start(scene)
+    }
+}
+
+impl Vnfpool {
+    fn element_processes(&mut self, gateway: Gateway) -> Vec<ProcessMark> {
+        let element = self.elements[gateway.index()].as_mut();
+        element.map(Daemon::processes).unwrap_or_default()
     }
 }

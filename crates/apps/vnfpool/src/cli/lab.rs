@@ -10,7 +10,7 @@ use vnfpool_lab::{
 
 use super::args::{
     Bench, BenchCommand, BenchState, BenchTakeover, Demo, GateRules, LabCommand, LabGate,
-    LabMatrix, LabRun, Profile, Rival, StateRival, StateRow,
+    LabMatrix, LabRun, Profile, Rival, StateRival, StateRow, Vnf,
 };
 use super::gate_cost::OwnGate;
 use super::output::Output;
@@ -19,6 +19,10 @@ use super::output::Output;
 pub(super) fn demo(args: &Demo, output: &mut Output) -> anyhow::Result<ExitCode> {
     let options = DemoOptions {
         profile: profile(args.profile),
+        vnf: match args.vnf {
+            Vnf::Gateway => vnfpool_lab::Vnf::Gateway,
+            Vnf::Lb => vnfpool_lab::Vnf::LoadBalancer,
+        },
         rival: None,
         json: args.json,
         keep: args.keep,

@@ -16,9 +16,21 @@ pub(crate) struct Demo {
     /// Timing profile of the pool
     #[arg(long, value_enum, default_value_t = Profile::Default)]
     pub(crate) profile: Profile,
+    /// The network function
+    #[arg(long, value_enum, default_value_t = Vnf::Gateway)]
+    pub(crate) vnf: Vnf,
     /// Where to write the HTML report
     #[arg(long, value_name = "FILE", default_value = "vnfpool-demo.html")]
     pub(crate) report: PathBuf,
+}
+
+/// What the demonstrated pool does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Vnf {
+    /// NAT and filter in the kernel
+    Gateway,
+    /// The same, and a load balancer in user space whose table the agents replicate
+    Lb,
 }
 
 #[derive(Debug, Subcommand)]
@@ -263,6 +275,7 @@ connection was lost or an address had two owners.
 
 Examples:
   vnfpool demo
+  vnfpool demo --vnf lb
   vnfpool demo --keep --profile fast";
 
 const LAB_RUN_EXAMPLES: &str = "\

@@ -14,7 +14,7 @@ pub(crate) use self::daemons::{
 };
 pub(crate) use self::laboratory::{
     Attach, Bench, BenchCommand, BenchState, BenchTakeover, Demo, GateRules, LabCommand, LabGate,
-    LabMatrix, LabRun, Profile, Rival, StateRival, StateRow,
+    LabMatrix, LabRun, Profile, Rival, StateRival, StateRow, Vnf,
 };
 use self::laboratory::{BENCH_EXAMPLES, DEMO_EXAMPLES};
 pub(crate) use self::operator::{
