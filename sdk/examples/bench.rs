@@ -15,13 +15,6 @@
     clippy::cast_sign_loss,
     reason = "a program that prints figures"
 )]
-#![allow(
-    clippy::print_stdout,
-    clippy::print_stderr,
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "a program that prints figures"
-)]
 
 use std::error::Error;
 use std::sync::Arc;

@@ -289,16 +289,18 @@ fn an_interrupted_matrix_cleans_up() {
     assert_eq!(record.left(), Vec::<String>::new());
 }
 
-fn demonstration(report: &Path) -> Command {
+fn demonstration(report: &Path, vnf: &str) -> Command {
     let mut command = program();
-    command.args(["demo", "--json", "--report"]).arg(report);
+    command
+        .args(["demo", "--json", "--vnf", vnf, "--report"])
+        .arg(report);
     command
 }
 
 /// Runs the demonstration to its end: each step was passed, the page is there.
-fn demonstrates(dir: &Path) {
+fn demonstrates(dir: &Path, vnf: &str) {
     let report = dir.join("report.html");
-    let output = demonstration(&report).output().unwrap();
+    let output = demonstration(&report, vnf).output().unwrap();
     let steps = objects(&output);
     let is_step = |object: &&Value| object.get("step").is_some();
     assert!(steps.iter().filter(is_step).count() >= 6, "{steps:?}");
@@ -371,9 +373,9 @@ impl Record {
 #[test]
 fn the_demonstration_passes_again_and_cleans_up_after_an_interrupted_one() {
     let dir = tempfile::tempdir().unwrap();
-    demonstrates(dir.path());
+    demonstrates(dir.path(), "gateway");
 
-    let mut interrupted = demonstration(&dir.path().join("never.html"))
+    let mut interrupted = demonstration(&dir.path().join("never.html"), "gateway")
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()
@@ -388,6 +390,7 @@ fn the_demonstration_passes_again_and_cleans_up_after_an_interrupted_one() {
     assert!(left.len() >= 2 + 2 + 7 + 2, "{left:?}");
     assert!(!dir.path().join("never.html").exists());
 
-    demonstrates(dir.path());
+    // And with the other function.
+    demonstrates(dir.path(), "lb");
     assert_eq!(record.left(), Vec::<String>::new());
 }

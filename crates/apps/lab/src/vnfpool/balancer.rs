@@ -9,10 +9,10 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result};
 
-use super::Vnfpool;
 use crate::command;
-use crate::namespaces::{Gateway, Lab, VIP_INSIDE_V4, VIP_OUTSIDE_V4};
+use crate::namespaces::{Gateway, Lab, ProcessMark, VIP_INSIDE_V4, VIP_OUTSIDE_V4};
 use crate::process::Daemon;
+use crate::traffic::Backends;
 
 /// The address of the service; of no host.
 pub(crate) const SERVICE: Ipv4Addr = Ipv4Addr::new(10, 100, 0, 1);
@@ -45,8 +45,46 @@ fn rules() -> String {
     )
 }
 
-/// Prepares the hosts of a laboratory: backends, routes, rules.
-pub(super) fn prepare(lab: &Lab) -> Result<()> {
+/// The load balancers, and what they balance to.
+#[derive(Debug, Default)]
+pub(super) struct Balancers {
+    instances: [Option<Daemon>; 2],
+    backends: Option<Backends>,
+}
+
+impl Balancers {
+    /// Prepares the laboratory and starts the backends: a load balancer without any could not serve.
+    pub(super) fn prepare(&mut self, lab: &Lab) -> Result<()> {
+        prepare_hosts(lab)?;
+        self.backends = Some(Backends::start(lab)?);
+        Ok(())
+    }
+
+    /// Starts the load balancer of a gateway; it waits for its agent.
+    pub(super) fn start(&mut self, program: &Path, lab: &Lab, gateway: Gateway) -> Result<()> {
+        let socket = lab.directory().join(gateway.name()).join("sdk.sock");
+        let mut command = Command::new(program);
+        command.arg("lb").arg("--socket").arg(socket);
+        command.arg("--service").arg(format!("{SERVICE}:{PORT}"));
+        for backend in BACKENDS {
+            command.arg("--backend").arg(format!("{backend}:{PORT}"));
+        }
+        // The device is of the one before until that has ended.
+        self.instances[gateway.index()] = None;
+        let daemon = Daemon::start(lab, gateway.name(), "lb", command)?;
+        self.instances[gateway.index()] = Some(daemon);
+        Ok(())
+    }
+
+    /// Those of the load balancer on a gateway.
+    pub(super) fn processes(&mut self, gateway: Gateway) -> Vec<ProcessMark> {
+        let instance = self.instances[gateway.index()].as_mut();
+        instance.map(Daemon::processes).unwrap_or_default()
+    }
+}
+
+/// Backends, routes, rules.
+fn prepare_hosts(lab: &Lab) -> Result<()> {
     let ip = |host: &str, line: String| -> Result<()> {
         let words: Vec<&str> = line.split(' ').collect();
         let run = || command::run("ip", &words, "").map(drop);
@@ -81,22 +119,4 @@ pub(super) fn in_element_file(directory: &Path) -> String {
         "\n[sdk]\nsocket = \"{}\"\n",
         directory.join("sdk.sock").display()
     )
-}
-
-impl Vnfpool {
-    /// Starts the load balancer of a gateway; it waits for its agent.
-    pub(super) fn start_balancer(&mut self, lab: &Lab, gateway: Gateway) -> Result<()> {
-        let socket = lab.directory().join(gateway.name()).join("sdk.sock");
-        let mut command = Command::new(&self.program);
-        command.arg("lb").arg("--socket").arg(socket);
-        command.arg("--service").arg(format!("{SERVICE}:{PORT}"));
-        for backend in BACKENDS {
-            command.arg("--backend").arg(format!("{backend}:{PORT}"));
-        }
-        // Of the one before only one may have the device.
-        self.balancers[gateway.index()] = None;
-        let daemon = Daemon::start(lab, gateway.name(), "lb", command)?;
-        self.balancers[gateway.index()] = Some(daemon);
-        Ok(())
-    }
 }

@@ -19,7 +19,7 @@ use crate::namespaces::{Gateway, Lab};
 use crate::process::{Daemon, last_lines};
 use crate::signals;
 use crate::system::{Scene, System};
-use crate::traffic::Backends;
+use balancer::Balancers;
 pub(crate) use balancer::{BACKENDS, PORT as BALANCED_PORT, SERVICE};
 pub use files::element_file;
 use status::SlotState;
@@ -124,10 +124,8 @@ pub(crate) struct Vnfpool {
     manager_host: &'static str,
     manager: Option<Daemon>,
     elements: [Option<Daemon>; 2],
-    vnf: Vnf,
     /// Beside the elements, if that is the function.
-    balancers: [Option<Daemon>; 2],
-    backends: Option<Backends>,
+    balancers: Option<Box<Balancers>>,
     marks: Marks,
 }
 
@@ -148,16 +146,17 @@ impl Vnfpool {
             manager_host: "manager",
             manager: None,
             elements: [None, None],
-            vnf: Vnf::default(),
-            balancers: [None, None],
-            backends: None,
+            balancers: None,
             marks: Marks::default(),
         })
     }
 
     /// With another function than the kernel's.
-    pub(crate) const fn with(mut self, vnf: Vnf) -> Self {
-        self.vnf = vnf;
+    pub(crate) fn with(mut self, vnf: Vnf) -> Self {
+        self.balancers = match vnf {
+            Vnf::Gateway => None,
+            Vnf::LoadBalancer => Some(Box::default()),
+        };
         self
     }
 
@@ -271,7 +270,7 @@ impl Vnfpool {
         let path = lab.directory().join(gateway.name()).join("element.toml");
         let directory = Path::new(&directory);
         let mut text = element_file(gateway, directory, &manager);
-        if self.vnf == Vnf::LoadBalancer {
+        if self.balancers.is_some() {
             text.push_str(&balancer::in_element_file(directory));
         }
         fs::write(&path, text).with_context(|| format!("writing {}", path.display()))
@@ -284,9 +283,9 @@ impl Vnfpool {
             .arg(element_directory(lab, gateway).join("element.toml"));
         let daemon = Daemon::start(lab, gateway.name(), "element", command)?;
         self.elements[gateway.index()] = Some(daemon);
-        match self.vnf {
-            Vnf::Gateway => Ok(()),
-            Vnf::LoadBalancer => self.start_balancer(lab, gateway),
+        match &mut self.balancers {
+            None => Ok(()),
+            Some(balancers) => balancers.start(&self.program, lab, gateway),
         }
     }
 

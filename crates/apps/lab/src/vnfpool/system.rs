@@ -8,15 +8,11 @@ use anyhow::{Context as _, Result};
 use rustix::process::Signal;
 
 use super::takeover::{Marks, TakeoverSteps};
-use super::{
-    MANAGER_ADDRESS, READY_LIMIT, STOP_LIMIT, Vnf, Vnfpool, balancer, element_log, files,
-    manager_log,
-};
+use super::{MANAGER_ADDRESS, READY_LIMIT, STOP_LIMIT, Vnfpool, element_log, files, manager_log};
 use crate::command;
 use crate::namespaces::{Gateway, Lab, ProcessMark};
 use crate::process::Daemon;
 use crate::system::{Scene, System};
-use crate::traffic::Backends;
 
 impl System for Vnfpool {
     fn name(&self) -> &'static str {
@@ -24,9 +20,9 @@ impl System for Vnfpool {
     }
 
     fn profile(&self) -> String {
-        match self.vnf {
-            Vnf::Gateway => self.profile.name().to_owned(),
-            Vnf::LoadBalancer => format!("{}, with a load balancer", self.profile.name()),
+        match self.balancers {
+            None => self.profile.name().to_owned(),
+            Some(_) => format!("{}, with a load balancer", self.profile.name()),
         }
     }
 
@@ -74,9 +70,8 @@ impl System for Vnfpool {
 
     fn start(&mut self, scene: &Scene) -> Result<()> {
         let lab = &scene.lab;
-        if self.vnf == Vnf::LoadBalancer {
-            balancer::prepare(lab)?;
-            self.backends = Some(Backends::start(lab)?);
+        if let Some(balancers) = &mut self.balancers {
+            balancers.prepare(lab)?;
         }
         let program = self.program.display().to_string();
         let directory = lab.directory().join("manager").display().to_string();
@@ -119,8 +114,9 @@ impl System for Vnfpool {
 
     fn processes(&mut self, gateway: Gateway) -> Vec<ProcessMark> {
         let mut processes = self.element_processes(gateway);
-        let balancer = self.balancers[gateway.index()].as_mut();
-        processes.extend(balancer.map(Daemon::processes).unwrap_or_default());
+        if let Some(balancers) = &mut self.balancers {
+            processes.extend(balancers.processes(gateway));
+        }
         processes
     }
 
