@@ -5,6 +5,8 @@ mod events;
 #[cfg(test)]
 mod inject;
 #[cfg(test)]
+mod measure;
+#[cfg(test)]
 mod namespace;
 #[cfg(test)]
 mod reset;
