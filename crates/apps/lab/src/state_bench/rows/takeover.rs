@@ -29,6 +29,8 @@ const WINDOW: Duration = Duration::from_secs(12);
 const QUICK_WINDOW: Duration = Duration::from_secs(2);
 /// For the standby to have everything before the fault, and to have it in its kernel after it.
 const LIMIT: Duration = Duration::from_secs(60);
+/// A bringing of the whole table takes a second.
+const ASK_AGAIN: Duration = Duration::from_secs(8);
 /// A system that has used less than this at both gateways together in that time has nothing to do
 /// but heartbeats, in seconds.
 const QUIET: Duration = Duration::from_secs(1);
@@ -123,17 +125,28 @@ fn takeover(kind: Kind, entries: u32, window: Duration) -> Result<(RunFigures, O
     Ok((figures, arrival.found()))
 }
 
-/// Waits until the standby holds the whole table.
+/// Waits until the standby holds the whole table. What conntrackd's scripts do at the start, all at
+/// once, may leave it with a part: then it is asked for everything again, as they do.
 fn wait_synchronised(lab: &Lab, kind: Kind, entries: u32) -> Result<()> {
     let standby = lab.namespace(Gateway::Gw2.name())?;
-    signals::wait_for("the standby to hold the table", LIMIT, || {
-        let held = match kind {
+    let mut held = 0;
+    let mut asked = clock::now();
+    let waited = signals::wait_for("the standby to hold the table", LIMIT, || {
+        held = match kind {
             Kind::Vnfpool | Kind::Direct => ctnetlink::count(standby)?,
             Kind::Ftfw => external_entries(&ask_conntrackd(lab, Gateway::Gw2, &["-s"])?)?,
         };
+        if held >= u64::from(entries) {
+            return Ok(Some(()));
+        }
+        if kind == Kind::Ftfw && clock::now() - asked > clock::nanos(ASK_AGAIN) {
+            asked = clock::now();
+            ask_conntrackd(lab, Gateway::Gw2, &["-n"])?;
+        }
         signals::sleep(Duration::from_millis(50))?;
-        Ok((held >= u64::from(entries)).then_some(()))
-    })
+        Ok(None)
+    });
+    waited.with_context(|| format!("the standby holds {held} of {entries} entries"))
 }
 
 /// Waits until the system has nothing to do at either gateway: a table that is still being looked
