@@ -5,7 +5,16 @@
 //! ```
 //!
 //! Registers with the agent of a pool's active element and prints one JSON object. It needs a
-//! successor whose agent knows the same classes: run it, stopped at the role it is told, there as well.
+//! successor whose function has registered the same classes: start it there as well, where it waits.
+
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a program that prints figures"
+)]
 
 #![allow(
     clippy::print_stdout,
@@ -16,6 +25,8 @@
 )]
 
 use std::error::Error;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use vnfpool_sdk::{Active, Class, Client, Event, Events, Function, Level, Role, Table};
@@ -26,7 +37,12 @@ const COMMIT: &str = "bench-commit";
 /// As many keys as a busy function has, so that tables do not grow without end.
 const KEYS: u64 = 100_000;
 
-const VALUE: [u8; 64] = [7; 64];
+/// A value that differs from the one before: what is the same already need not be sent.
+fn value(number: u64) -> [u8; 64] {
+    let mut value = [7; 64];
+    value[..8].copy_from_slice(&number.to_be_bytes());
+    value
+}
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
@@ -41,17 +57,18 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .class(Class::new(COMMIT, Level::commit(), 1));
     let (client, mut events) = vnfpool_sdk::connect(socket, function).await?;
     let active = wait_for_successor(&mut events).await.ok_or("turned away")?;
-    // Whatever happens from now on shows in the figures.
-    tokio::spawn(async move { while events.next().await.is_some() {} });
+    let lowered = Arc::new(AtomicU32::new(0));
+    tokio::spawn(watch_levels(events, Arc::clone(&lowered)));
     let time = Duration::from_secs(seconds);
     let puts = puts_per_s(&client, active, time).await?;
     let (commits, micros) = commits_per_s(&client, active, time, callers).await?;
     let at = |share: f64| micros[(micros.len() as f64 * share) as usize];
     println!(
         "{{\"puts_per_s\": {puts:.0}, \"commits_per_s\": {commits:.0}, \"callers\": {callers}, \
-         \"commit_p50_us\": {}, \"commit_p99_us\": {}}}",
+         \"commit_p50_us\": {}, \"commit_p99_us\": {}, \"levels_lowered\": {}}}",
         at(0.5),
-        at(0.99)
+        at(0.99),
+        lowered.load(Ordering::Relaxed)
     );
     Ok(())
 }
@@ -70,6 +87,20 @@ async fn wait_for_successor(events: &mut Events) -> Option<Active> {
     active
 }
 
+/// Counts how often a level was not held: figures with any are not those of the level.
+async fn watch_levels(mut events: Events, lowered: Arc<AtomicU32>) {
+    while let Some(event) = events.next().await {
+        match event {
+            Event::Level { reason, .. } if reason.is_empty() => {}
+            Event::Role(Role::Active(_)) => {}
+            other => {
+                eprintln!("{other:?}");
+                lowered.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+}
+
 /// Puts until the time is over, and until the successor has all of them.
 async fn puts_per_s(
     client: &Client,
@@ -82,7 +113,7 @@ async fn puts_per_s(
     while began.elapsed() < time {
         for _ in 0..1_000 {
             let key = (puts % KEYS).to_be_bytes();
-            table.put(active, &key, &VALUE, None).await?;
+            table.put(active, &key, &value(puts), None).await?;
             puts += 1;
         }
     }
@@ -122,7 +153,14 @@ async fn call(
     let mut micros = Vec::new();
     while began.elapsed() < time {
         let at = Instant::now();
-        let put = table.put(active, &caller.to_be_bytes(), &VALUE, None).await;
+        let put = table
+            .put(
+                active,
+                &caller.to_be_bytes(),
+                &value(micros.len() as u64),
+                None,
+            )
+            .await;
         put.map_err(|error| error.to_string())?;
         table.commit().await.map_err(|error| error.to_string())?;
         micros.push(at.elapsed().as_micros());

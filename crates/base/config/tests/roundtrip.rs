@@ -120,6 +120,30 @@ fn the_haproxy_examples_are_read() {
 }
 
 #[test]
+fn the_socket_of_functions_is_off_by_default_and_has_defaults() {
+    let read = |text: &str| {
+        ElementFile::parse(text, "x")
+            .unwrap_or_else(|e| panic!("{e}"))
+            .sdk
+    };
+    assert_eq!(read(ELEMENT), None);
+    let sdk = read(&format!("{ELEMENT}\n[sdk]\n")).unwrap();
+    assert_eq!(sdk.socket.to_str(), Some("/run/vnfpool/sdk.sock"));
+    assert_eq!((sdk.mode, sdk.uid, sdk.required), (0o600, None, true));
+    let full = "\n[sdk]\nsocket = \"/run/lb.sock\"\ngid = 7\nrequired = false\n";
+    let sdk = read(&format!("{ELEMENT}{full}")).unwrap();
+    assert_eq!((sdk.mode, sdk.gid, sdk.required), (0o660, Some(7), false));
+    let sdk = read(&format!("{ELEMENT}{full}mode = 0o666\n")).unwrap();
+    assert_eq!(sdk.mode, 0o666);
+    let relative = format!("{ELEMENT}\n[sdk]\nsocket = \"sdk.sock\"\n");
+    let errors = ElementFile::parse(&relative, "x").unwrap_err();
+    assert!(
+        errors.to_string().contains("expected an absolute path"),
+        "{errors}"
+    );
+}
+
+#[test]
 fn the_manager_example_is_read_and_written() {
     let manager = manager();
     assert_eq!(manager.ports.control, 7400);

@@ -20,7 +20,7 @@ use clap::Parser;
 
 use self::args::{Cli, Command, ElementCommand, ManagerCommand};
 use self::output::Output;
-use crate::{element, manager};
+use crate::{daemon, element, manager};
 
 /// Runs the program. Exit codes: 0 done, 1 failed, 2 wrong usage (from the argument parser).
 pub(crate) fn main() -> ExitCode {
@@ -38,6 +38,12 @@ pub(crate) fn main() -> ExitCode {
 /// Prints the result of a command that is carried out elsewhere.
 pub(crate) fn say(text: &str) -> anyhow::Result<()> {
     Output::stdout().line(text)
+}
+
+/// Runs the example beside an agent, for the demonstration.
+fn load_balancer(options: &vnfpool_lb::Options) -> anyhow::Result<()> {
+    daemon::start_log();
+    daemon::block_on(vnfpool_lb::run(options.clone()))
 }
 
 fn dispatch(cli: &Cli) -> anyhow::Result<ExitCode> {
@@ -61,6 +67,7 @@ fn dispatch(cli: &Cli) -> anyhow::Result<ExitCode> {
         Command::Check(args) => check::run(args, output),
         Command::Demo(args) => lab::demo(args, output),
         Command::Lab(command) => lab::lab(command, output),
+        Command::Lb(options) => load_balancer(options).map(done),
         Command::Bench(args) => lab::bench(args, output),
         Command::Completion(args) => completion::run(args, output).map(done),
     }?;

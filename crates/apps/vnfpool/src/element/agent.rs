@@ -221,19 +221,26 @@ impl Agent {
         }
     }
 
-    /// The function beside this agent hears of a role once it is known here.
-    fn tell_function(&self, slot: SlotId, name: String, epoch: Epoch, role: Role) {
-        if let Some(sdk) = &self.sdk {
+    /// The function beside this agent hears of every role, in order.
+    fn tell_function(&self, slot: SlotId, epoch: Epoch, role: Role) {
+        let name = self.state().slots.get(&slot).cloned();
+        if let Some((sdk, name)) = self.sdk.as_ref().zip(name) {
             sdk.set_role(slot, SlotRole { name, role, epoch });
         }
     }
 
-    /// The same for all slots: of a role that was there before the agent's process no notice comes.
+    /// It hears of the roles of which no notice comes: those from before this process, and those
+    /// whose notice was lost.
     pub(super) fn tell_function_all(&self) {
+        let Some(sdk) = &self.sdk else {
+            return;
+        };
+        let view = self.pulse.view();
         let names = self.slot_names();
-        for (id, slot) in self.pulse.view().slots {
-            if let Some(name) = names.get(&id) {
-                self.tell_function(id, name.clone(), slot.epoch, slot.role);
+        for (id, slot) in view.slots {
+            if let Some(name) = names.get(&id).cloned() {
+                let (role, epoch) = (slot.role, slot.epoch);
+                sdk.set_seen_role(id, SlotRole { name, role, epoch }, view.notices_lost);
             }
         }
     }
@@ -429,7 +436,7 @@ impl Agent {
             } => {
                 let peer = peer.map_or(0, |p| p.node.0);
                 tracing::info!(slot = name, %epoch, %role, peer, cause = cause.as_str(), "role");
-                self.tell_function(slot, name, epoch, role);
+                self.tell_function(slot, epoch, role);
                 self.blocks.tell_role(slot, role == Role::Active);
                 self.tell_role(slot, epoch, role, cause.as_str());
                 self.changed.notify_one();

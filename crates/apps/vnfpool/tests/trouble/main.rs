@@ -10,6 +10,7 @@
     reason = "a failing test is what unwrap says, and its logs belong to its output"
 )]
 
+mod balancer;
 mod blocks;
 mod clock;
 mod daemon;

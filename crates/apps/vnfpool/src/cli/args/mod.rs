@@ -88,6 +88,9 @@ pub(crate) enum Command {
     /// Run single fault scenarios in the lab
     #[command(subcommand)]
     Lab(LabCommand),
+    /// The example of a function with state of its own: a load balancer, for `demo --vnf lb`
+    #[command(hide = true)]
+    Lb(vnfpool_lb::Options),
     /// Measure the figures of docs/performance.md beside keepalived's
     #[command(after_help = BENCH_EXAMPLES)]
     Bench(Bench),

@@ -67,6 +67,8 @@ struct State {
     has_new_specs: bool,
     /// Counts changes of `slots`.
     revision: u64,
+    /// Of the thread that gives them, when a slot was seen last.
+    notices_lost: BTreeMap<SlotId, u64>,
 }
 
 impl Hub {
@@ -92,21 +94,24 @@ impl Hub {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes in what this element is in a slot. What is older than known changes nothing.
+    /// Takes in what this element is in a slot, from the notices of each change. What is older than
+    /// known changes nothing.
     pub(crate) fn set_role(&self, slot: SlotId, news: SlotRole) {
+        self.state().set_role(slot, news, &self.bell);
+    }
+
+    /// The same, as it was seen at some time: only for a slot that is not known, or after notices were
+    /// lost. What was between is not known: another element may have been the active.
+    pub(crate) fn set_seen_role(&self, slot: SlotId, news: SlotRole, notices_lost: u64) {
         let mut state = self.state();
-        let known = state.slots.get(&slot);
-        if known.is_some_and(|known| *known == news || known.epoch > news.epoch) {
+        let before = state.notices_lost.insert(slot, notices_lost);
+        if state.slots.contains_key(&slot) && before == Some(notices_lost) {
             return;
         }
-        let tenure = tenure(&news);
-        state.slots.insert(slot, news);
-        state.revision += 1;
         for class in state.classes.entry(slot).or_default().values() {
-            class.state().set_tenure(tenure);
+            class.state().set_tenure(None);
         }
-        state.create_classes(&self.bell);
-        self.bell.ring();
+        state.set_role(slot, news, &self.bell);
     }
 
     /// The slot is not this element's any more; its state goes.
@@ -222,6 +227,22 @@ impl Hub {
 }
 
 impl State {
+    fn set_role(&mut self, slot: SlotId, news: SlotRole, bell: &Bell) {
+        let known = self.slots.get(&slot);
+        if known.is_none_or(|known| *known != news && known.epoch <= news.epoch) {
+            self.slots.insert(slot, news);
+            self.revision += 1;
+        }
+        let Some(tenure) = self.slots.get(&slot).map(tenure) else {
+            return;
+        };
+        for class in self.classes.entry(slot).or_default().values() {
+            class.state().set_tenure(tenure);
+        }
+        self.create_classes(bell);
+        bell.ring();
+    }
+
     /// Makes the classes of the registered function in every slot.
     fn create_classes(&mut self, bell: &Bell) {
         for (slot, role) in &self.slots {
