@@ -6,19 +6,10 @@
 //!
 //! Registers with the agent of a pool's active element and prints one JSON object. It needs a
 //! successor whose function has registered the same classes: start it there as well, where it waits.
-
 #![allow(
     clippy::print_stdout,
     clippy::print_stderr,
     clippy::cast_precision_loss,
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "a program that prints figures"
-)]
-
-#![allow(
-    clippy::print_stdout,
-    clippy::print_stderr,
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
     reason = "a program that prints figures"
