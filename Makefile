@@ -55,7 +55,7 @@ prove-worlds:
 bench: root setup-bench build ## Measure the figures beside keepalived's (root; hours, 40 minutes of them load-long; writes vnfpool-bench.md)
 	$(VNFPOOL) bench
 
-bench-state: root setup-bench build ## Measure state replication beside conntrackd's (root; an hour; writes vnfpool-bench-state.md)
+bench-state: root setup-bench build ## Measure state replication beside conntrackd's (root; half an hour; writes vnfpool-bench-state.md)
 	$(VNFPOOL) bench state
 
 matrix: root setup-bench build ## Every fault there is, beside keepalived (root; half an hour; writes vnfpool-matrix.html, .md)

@@ -6,7 +6,6 @@
 //!
 //! Registers with the agent of a pool's active element and prints one JSON object. It needs a
 //! successor whose function has registered the same classes: start it there as well, where it waits.
-
 #![allow(
     clippy::print_stdout,
     clippy::print_stderr,

@@ -124,7 +124,7 @@ impl Balancer {
         };
         if packet.destination() == self.service {
             return match self.serves {
-                true => self.send_to_backend(&mut packet, now_s),
+                true => self.forward(&mut packet, now_s),
                 false => (Verdict::Drop, None),
             };
         }
@@ -141,11 +141,7 @@ impl Balancer {
         }
     }
 
-    fn send_to_backend(
-        &mut self,
-        packet: &mut Packet<'_>,
-        now_s: u64,
-    ) -> (Verdict, Option<FlowKey>) {
+    fn forward(&mut self, packet: &mut Packet<'_>, now_s: u64) -> (Verdict, Option<FlowKey>) {
         let key = key_of(packet.source(), self.service);
         let known = self.flows.get(&key).map(|flow| flow.backend);
         if let Some(backend) = known {

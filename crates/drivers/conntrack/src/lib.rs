@@ -5,6 +5,9 @@
 //! standby:  actions of statesync's Receiver --> Sink (codec, Injector) --> the kernel's table
 //! ```
 //!
+//! Events come through a ring buffer in shared memory where the machine allows that, else through
+//! the queue of a netlink socket (`event/mod.rs`).
+//!
 //! Everything works on the network namespace of the thread that opens it, needs CAP_NET_ADMIN
 //! there, and blocks for no longer than the kernel takes to answer. What an entry holds is
 //! [`Entry`]; how translation, TCP windows and timeouts carry over is said at the functions of
@@ -45,8 +48,8 @@ pub use entry::{
     Status, TcpInfo, Translation, tcp_flags, tcp_state,
 };
 pub use event::{
-    EVENT_BUFFER_BYTES, EVENTS_PER_READ_MAX, Event, EventSource, EventSourceKind, ReadOutcome,
-    RingError,
+    EVENT_BUFFER_BYTES, EVENTS_PER_READ_MAX, Event, EventSource, EventSourceKind, REST,
+    ReadOutcome, RingError,
 };
 pub use inject::{BATCH_OPERATIONS_MAX, Failure, InjectStats, Injector};
 pub use netlink::parse::ParseError;

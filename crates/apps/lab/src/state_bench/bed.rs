@@ -79,10 +79,12 @@ impl Bed {
 
     /// Waits until the standby holds so many entries; returns when it did.
     pub(super) fn wait_held(&self, entries: u32, limit: Duration) -> Result<Nanos> {
-        signals::wait_for("the standby to hold the whole table", limit, || {
-            let held = self.held()?;
+        let mut held = 0;
+        let waited = signals::wait_for("the standby to hold the whole table", limit, || {
+            held = self.held()?;
             Ok((held >= u64::from(entries)).then(clock::now))
-        })
+        });
+        waited.with_context(|| format!("the standby holds {held} of {entries} entries"))
     }
 
     /// Kills everything of the system on the standby.

@@ -35,6 +35,8 @@ pub struct StateOptions {
     pub rival: bool,
     /// Small sizes: to see that it works, not to judge by.
     pub quick: bool,
+    /// How often a resynchronisation and a takeover are run, instead of as often as usual.
+    pub runs: Option<u32>,
     /// One JSON object a row and system instead of the page.
     pub json: bool,
     /// Where to write the page in Markdown, anew after each row.
@@ -61,6 +63,7 @@ pub fn bench_state(
     let mut run = Run {
         rival: options.rival,
         quick: options.quick,
+        runs: options.runs.map(|runs| runs as usize),
         progress,
         figures: Vec::new(),
         failures: Vec::new(),
@@ -102,6 +105,9 @@ fn command(options: &StateOptions) -> String {
     }
     if !options.rival {
         command.push_str(" --rival none");
+    }
+    if let Some(runs) = options.runs {
+        command.push_str(&format!(" --runs {runs}"));
     }
     if options.quick {
         command.push_str(" --quick");

@@ -71,6 +71,7 @@ fn bench_state(args: &BenchState, output: &mut Output) -> anyhow::Result<ExitCod
         rows: args.only.iter().map(row).collect(),
         rival: args.rival == StateRival::Conntrackd,
         quick: args.quick,
+        runs: args.runs,
         json: args.json,
         report: args.report.clone(),
     };

@@ -6,12 +6,18 @@
 // queue there, keeps a copy and refuses the message. So nothing is queued, nobody is woken per
 // message, and the reader needs no system call. The messages are those of the socket's network
 // namespace, in the order in which a plain listener would get them.
+//
+// A reader that is about to sleep says so, and the next message is let into the queue: that wakes
+// it, as the bell of an otherwise silent socket. The ring's own way of waking interrupts the
+// processor each time, which costs several times as much.
 
 #include <linux/bpf.h>
 
 #include <bpf/bpf_helpers.h>
 
 #define REFUSE 0
+// Whole: other listeners may share the message.
+#define QUEUE 0xffffffff
 
 // Room for a message in each size of record: IPv4 without and with TCP state, IPv6, and one with
 // everything that the kernel can say. Laid out as in `ring/mod.rs`.
@@ -30,36 +36,34 @@ struct {
 	__uint(max_entries, 8 << 20);
 } changes SEC(".maps");
 
+struct shared {
+	// Changes that found no room.
+	__u64 lost;
+	// 1 when the reader wants the bell.
+	__u64 asleep;
+};
+
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(map_flags, BPF_F_MMAPABLE);
 	__uint(max_entries, 1);
 	__type(key, __u32);
-	__type(value, __u64);
-} losses SEC(".maps");
+	__type(value, struct shared);
+} shared_map SEC(".maps");
 
-static __always_inline volatile __u64 *losses_count(void)
+// To be asked after a record is submitted or a loss is counted: both are full barriers, as is the
+// reader's between saying that it sleeps and its last look. So one of the two sees the other.
+static __always_inline int ring_bell(volatile struct shared *shared)
 {
-	__u32 first = 0;
-
-	return bpf_map_lookup_elem(&losses, &first);
+	return shared->asleep && __sync_lock_test_and_set(&shared->asleep, 0) ? QUEUE : REFUSE;
 }
 
-// A record without a message tells of the loss if the reader has emptied the ring meanwhile and
-// would sleep. If there is no room for that either, the reader does not sleep: it was woken for
-// what fills the ring, and looks at the count when it has read that.
-static __always_inline int lose(volatile __u64 *count)
+static __always_inline int lose(volatile struct shared *shared)
 {
-	struct head *notice;
-
-	__sync_fetch_and_add(count, 1);
-	notice = bpf_ringbuf_reserve(&changes, sizeof(*notice), 0);
-	if (notice) {
-		notice->lost = *count;
-		notice->message_bytes = 0;
-		bpf_ringbuf_submit(notice, 0);
-	}
-	return REFUSE;
+	// With a result it is a barrier.
+	if (__sync_fetch_and_add(&shared->lost, 1) == (__u64)-1)
+		return REFUSE;
+	return ring_bell(shared);
 }
 
 // The sizes of records have to be constants.
@@ -70,24 +74,25 @@ static __always_inline int lose(volatile __u64 *count)
 			__u8 message[room];                                                        \
 		} *record = bpf_ringbuf_reserve(&changes, sizeof(*record), 0);                     \
 		if (!record)                                                                       \
-			return lose(count);                                                        \
-		record->head.lost = *count;                                                        \
+			return lose(shared);                                                        \
+		record->head.lost = shared->lost;                                                 \
 		record->head.message_bytes = bytes;                                                \
 		if (bpf_skb_load_bytes(skb, 0, record->message, bytes)) {                          \
-			bpf_ringbuf_discard(record, 0);                                            \
-			return lose(count);                                                        \
+			bpf_ringbuf_discard(record, BPF_RB_NO_WAKEUP);                                            \
+			return lose(shared);                                                        \
 		}                                                                                  \
-		bpf_ringbuf_submit(record, 0);                                                     \
-		return REFUSE;                                                                     \
+		bpf_ringbuf_submit(record, BPF_RB_NO_WAKEUP);                                                     \
+		return ring_bell(shared);                                                          \
 	} while (0)
 
 SEC("socket")
 int keep_change(struct __sk_buff *skb)
 {
-	volatile __u64 *count = losses_count();
+	__u32 first = 0;
+	volatile struct shared *shared = bpf_map_lookup_elem(&shared_map, &first);
 	__u64 bytes = skb->len;
 
-	if (!count)
+	if (!shared)
 		return REFUSE;
 	// Otherwise the compiler may check a copy of it, which the verifier does not follow.
 	asm volatile("" : "+r"(bytes));
@@ -99,7 +104,7 @@ int keep_change(struct __sk_buff *skb)
 		KEEP(ROOM_MEDIUM);
 	if (bytes <= ROOM_LARGE)
 		KEEP(ROOM_LARGE);
-	return lose(count);
+	return lose(shared);
 }
 
 char changes_license[] SEC("license") = "Apache-2.0 OR MIT";

@@ -6,6 +6,7 @@ use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
 use vnfpool_conntrack::{
     Entry, Event, EventSource, EventSourceKind, Injector, ReadOutcome, SeqAdjust, Zone,
     ZoneDirection, enable_events, protocol, tcp_state,
@@ -364,4 +365,62 @@ fn other_namespaces_are_not_heard() {
             }
         }
     }
+}
+
+/// Goal: no change is left behind by a reader that falls asleep. Method: the next change is made
+/// as soon as the one before was read, which is when the reader goes to sleep, many times over.
+#[test]
+fn a_reader_that_falls_asleep_is_woken() {
+    const CHANGES: u16 = 5000;
+    for kind in [EventSourceKind::Ring, EventSourceKind::Netlink] {
+        let gateway = Namespace::new("gw");
+        let mut source = gateway.enter(|| {
+            enable_events().unwrap();
+            open(kind, 1 << 20)
+        });
+        let (to, read) = std::sync::mpsc::channel();
+        std::thread::scope(|scope| {
+            scope.spawn(move || {
+                for number in 1..=usize::from(CHANGES) {
+                    let mut events = Vec::new();
+                    follow(&mut source, &mut events, |events| !events.is_empty());
+                    assert_eq!(events.len(), 1, "change {number}");
+                    to.send(()).unwrap();
+                }
+            });
+            gateway.enter(move || {
+                let mut injector = Injector::open().unwrap();
+                for port in 1..=CHANGES {
+                    let new = entry(false, protocol::UDP, port);
+                    injector.upsert(new, true).unwrap();
+                    injector.flush().unwrap();
+                    read.recv().unwrap();
+                }
+            });
+        });
+    }
+}
+
+/// Goal: where no program may be loaded events come all the same, and the source says why not
+/// through a ring. Method: a thread without the capabilities for it.
+#[test]
+fn without_the_privilege_for_a_ring_a_queue_serves() {
+    Namespace::new("gw").enter(|| {
+        enable_events().unwrap();
+        let mut sets = capabilities(None).unwrap();
+        sets.effective -= CapabilitySet::BPF | CapabilitySet::SYS_ADMIN;
+        set_capabilities(None, sets).unwrap();
+        let mut source = EventSource::open(1 << 20).unwrap();
+        assert_eq!(source.kind(), EventSourceKind::Netlink);
+        let reason = source.fallback_reason().unwrap().to_string();
+        assert!(reason.contains("CAP_BPF"), "{reason}");
+        let mut injector = Injector::open().unwrap();
+        injector
+            .upsert(entry(false, protocol::UDP, 1), true)
+            .unwrap();
+        injector.flush().unwrap();
+        let mut events = Vec::new();
+        assert_eq!(drain(&mut source, &mut events), [ReadOutcome::Drained]);
+        assert_eq!(events.len(), 1);
+    });
 }

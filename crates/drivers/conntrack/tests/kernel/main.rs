@@ -11,6 +11,8 @@ mod inject;
 #[cfg(test)]
 mod loops;
 #[cfg(test)]
+mod measure;
+#[cfg(test)]
 mod namespace;
 #[cfg(test)]
 mod protocols;

@@ -105,6 +105,8 @@ const fn entries(run: &Run<'_>) -> u32 {
 pub(super) struct Run<'a> {
     pub(super) rival: bool,
     pub(super) quick: bool,
+    /// How often the rows with runs are run, instead of as often as usual.
+    pub(super) runs: Option<usize>,
     pub(super) progress: &'a mut dyn Write,
     /// What was measured so far.
     pub(super) figures: Vec<Figures>,
@@ -113,6 +115,11 @@ pub(super) struct Run<'a> {
 }
 
 impl Run<'_> {
+    /// How often something is run that usually is `usual` times.
+    pub(super) fn runs(&self, usual: usize) -> usize {
+        self.runs.unwrap_or(if self.quick { 1 } else { usual })
+    }
+
     /// Those of `kinds` that take part.
     pub(super) fn contenders(&self, kinds: &[Kind]) -> Vec<Kind> {
         let takes_part = |kind: &&Kind| self.rival || **kind == Kind::Vnfpool;

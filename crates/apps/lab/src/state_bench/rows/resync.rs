@@ -17,7 +17,7 @@ use crate::signals;
 
 const RUNS: usize = 3;
 /// Nobody waits longer for a table.
-const LIMIT: Duration = Duration::from_secs(120);
+const LIMIT: Duration = Duration::from_secs(60);
 /// So much in one look, of about 5 ms, is more than heartbeats, a registration or a handshake: the
 /// state is on its way.
 const FIRST_BYTES: u64 = 10_000;
@@ -47,8 +47,10 @@ struct Once {
     different: usize,
 }
 
+/// conntrackd without its external cache is left out: of half a million entries at once its standby
+/// drops a third, and does not ask for them again.
 pub(super) fn measure(run: &mut Run<'_>) -> Result<()> {
-    for kind in run.contenders(&[Kind::Vnfpool, Kind::Ftfw, Kind::Direct]) {
+    for kind in run.contenders(&[Kind::Vnfpool, Kind::Ftfw]) {
         let figures = resync(run, kind).map(Figures::Resync);
         run.settle("resync", kind, figures)?;
     }
@@ -57,7 +59,7 @@ pub(super) fn measure(run: &mut Run<'_>) -> Result<()> {
 
 fn resync(run: &mut Run<'_>, kind: Kind) -> Result<ResyncFigures> {
     let entries = entries(run);
-    let runs = if run.quick { 1 } else { RUNS };
+    let runs = run.runs(RUNS);
     let mut bed = Bed::build_filled(kind, entries)?;
     bed.wait_held(entries, LIMIT)?;
     let mut all = Vec::new();
@@ -92,7 +94,7 @@ fn resync(run: &mut Run<'_>, kind: Kind) -> Result<ResyncFigures> {
 fn once(bed: &mut Bed, kind: Kind, entries: u32) -> Result<Once> {
     match kind {
         Kind::Vnfpool => start_anew(bed, entries),
-        Kind::Ftfw | Kind::Direct => ask_for_everything(bed, kind, entries),
+        Kind::Ftfw | Kind::Direct => ask_for_everything(bed, entries),
     }
 }
 
@@ -122,7 +124,7 @@ fn start_anew(bed: &mut Bed, entries: u32) -> Result<Once> {
 
 /// conntrackd's own way: the standby forgets and asks for everything (`-n`), and commits (`-c`)
 /// what it has in its own memory.
-fn ask_for_everything(bed: &Bed, kind: Kind, entries: u32) -> Result<Once> {
+fn ask_for_everything(bed: &Bed, entries: u32) -> Result<Once> {
     let standby = bed.gateway(Gateway::Gw2)?.clone();
     ctnetlink::flush(&standby)?;
     ask_conntrackd(&bed.scene.lab, Gateway::Gw2, &["-f"])?;
@@ -131,19 +133,16 @@ fn ask_for_everything(bed: &Bed, kind: Kind, entries: u32) -> Result<Once> {
     let began = clock::now();
     ask_conntrackd(&bed.scene.lab, Gateway::Gw2, &["-n"])?;
     let complete = bed.wait_held(entries, LIMIT)?;
-    let mut commit = None;
-    if kind == Kind::Ftfw {
-        let asked = clock::now();
-        ask_conntrackd(&bed.scene.lab, Gateway::Gw2, &["-c"])?;
-        signals::wait_for("a commit", LIMIT, || {
-            Ok((ctnetlink::count(&standby)? >= u64::from(entries)).then_some(()))
-        })?;
-        commit = Some(clock::now() - asked);
-    }
+    let asked = clock::now();
+    ask_conntrackd(&bed.scene.lab, Gateway::Gw2, &["-c"])?;
+    signals::wait_for("a commit", LIMIT, || {
+        Ok((ctnetlink::count(&standby)? >= u64::from(entries)).then_some(()))
+    })?;
+    let commit = clock::now() - asked;
     Ok(Once {
         whole: complete - began,
         transfer: None,
-        commit,
+        commit: Some(commit),
         different: bed.compare_kernels()?.missing,
     })
 }

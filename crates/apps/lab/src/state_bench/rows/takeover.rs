@@ -12,6 +12,7 @@ use super::super::subject::{Kind, external_entries};
 use super::{Figures, Run, entries};
 use crate::clock;
 use crate::namespaces::{Gateway, Lab};
+use crate::process::cpu_seconds;
 use crate::report::Spread;
 use crate::rival::{Keepalived, ask_conntrackd};
 use crate::run::{RunFigures, Scheduling, run_once};
@@ -27,7 +28,13 @@ const ADVERT: Duration = Duration::from_millis(10);
 const WINDOW: Duration = Duration::from_secs(12);
 const QUICK_WINDOW: Duration = Duration::from_secs(2);
 /// For the standby to have everything before the fault, and to have it in its kernel after it.
-const LIMIT: Duration = Duration::from_secs(120);
+const LIMIT: Duration = Duration::from_secs(60);
+/// A bringing of the whole table takes a second.
+const ASK_AGAIN: Duration = Duration::from_secs(8);
+/// A system that has used less than this at both gateways together in that time has nothing to do
+/// but heartbeats, in seconds.
+const QUIET: Duration = Duration::from_secs(1);
+const QUIET_CPU_S: f64 = 0.25;
 /// How often the new active's kernel is looked at.
 const LOOK: Duration = Duration::from_millis(2);
 
@@ -61,7 +68,7 @@ pub(super) fn measure(run: &mut Run<'_>) -> Result<()> {
 }
 
 fn takeovers(run: &mut Run<'_>, kind: Kind, entries: u32) -> Result<TakeoverFigures> {
-    let runs = if run.quick { 1 } else { RUNS };
+    let runs = run.runs(RUNS);
     let window = if run.quick { QUICK_WINDOW } else { WINDOW };
     let mut all = Vec::new();
     let mut states = Vec::new();
@@ -103,6 +110,8 @@ fn takeover(kind: Kind, entries: u32, window: Duration) -> Result<(RunFigures, O
     ctnetlink::insert(active, 0..entries, None).context("filling the table")?;
     system.start(&scene)?;
     wait_synchronised(&scene.lab, kind, entries)?;
+    wait_quiet(system.as_mut())?;
+    wait_synchronised(&scene.lab, kind, entries)?;
     let arrival = Arrival::new(u64::from(entries));
     let mut stage = Stage {
         scene: &scene,
@@ -116,16 +125,41 @@ fn takeover(kind: Kind, entries: u32, window: Duration) -> Result<(RunFigures, O
     Ok((figures, arrival.found()))
 }
 
-/// Waits until the standby holds the whole table.
+/// Waits until the standby holds the whole table. What conntrackd's scripts do at the start, all at
+/// once, may leave it with a part: then it is asked for everything again, as they do.
 fn wait_synchronised(lab: &Lab, kind: Kind, entries: u32) -> Result<()> {
     let standby = lab.namespace(Gateway::Gw2.name())?;
-    signals::wait_for("the standby to hold the table", LIMIT, || {
-        let held = match kind {
+    let mut held = 0;
+    let mut asked = clock::now();
+    let waited = signals::wait_for("the standby to hold the table", LIMIT, || {
+        held = match kind {
             Kind::Vnfpool | Kind::Direct => ctnetlink::count(standby)?,
             Kind::Ftfw => external_entries(&ask_conntrackd(lab, Gateway::Gw2, &["-s"])?)?,
         };
+        if held >= u64::from(entries) {
+            return Ok(Some(()));
+        }
+        if kind == Kind::Ftfw && clock::now() - asked > clock::nanos(ASK_AGAIN) {
+            asked = clock::now();
+            ask_conntrackd(lab, Gateway::Gw2, &["-n"])?;
+        }
         signals::sleep(Duration::from_millis(50))?;
-        Ok((held >= u64::from(entries)).then_some(()))
+        Ok(None)
+    });
+    waited.with_context(|| format!("the standby holds {held} of {entries} entries"))
+}
+
+/// Waits until the system has nothing to do at either gateway: a table that is still being looked
+/// through would keep the connections waiting that are opened next.
+fn wait_quiet(system: &mut dyn System) -> Result<()> {
+    let used = |system: &mut dyn System| {
+        let of = |gateway| cpu_seconds(&system.processes(gateway));
+        Gateway::BOTH.map(of).iter().sum::<f64>()
+    };
+    signals::wait_for("the system to have nothing to do", LIMIT, || {
+        let before = used(system);
+        signals::sleep(QUIET)?;
+        Ok((used(system) - before < QUIET_CPU_S).then_some(()))
     })
 }
 

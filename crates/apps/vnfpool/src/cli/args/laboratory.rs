@@ -188,6 +188,9 @@ pub(crate) struct BenchState {
     /// Who is measured beside vnfpool
     #[arg(long, value_enum, default_value_t = StateRival::Conntrackd)]
     pub(crate) rival: StateRival,
+    /// Resynchronisations and takeovers of each system; without it 3 and 5
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(crate) runs: Option<u32>,
     /// Small sizes: to see that it works, not to judge by
     #[arg(long)]
     pub(crate) quick: bool,

@@ -74,17 +74,11 @@ impl Ring {
         self.position = end;
     }
 
-    /// Gives the room of everything before the position back to the kernel. It wakes the reader
-    /// for the first record that is written after this, if the ring was empty; so whoever wants
-    /// to sleep has to peek once more.
+    /// Gives the room of everything before the position back to the kernel.
     pub(super) fn release(&mut self) {
-        let word = self.consumer.word(0);
-        if word.load(Ordering::Relaxed) != self.position {
-            word.store(self.position, Ordering::Release);
-            // The store has to be seen before the next look at the ring, or both sides could
-            // miss each other.
-            fence(Ordering::SeqCst);
-        }
+        self.consumer
+            .word(0)
+            .store(self.position, Ordering::Release);
     }
 
     pub(super) const fn position(&self) -> u64 {
@@ -119,19 +113,30 @@ pub(super) struct Record<'a> {
     pub(super) end: u64,
 }
 
-/// A counter in a memory-mapped BPF array.
+/// What reader and program say to each other, in a memory-mapped BPF array.
 #[derive(Debug)]
-pub(super) struct Counter(Mapping);
+pub(super) struct Shared(Mapping);
 
-impl Counter {
-    /// Maps an array of one 64-bit number.
+impl Shared {
+    /// Maps the array.
     pub(super) fn map(array: BorrowedFd<'_>) -> io::Result<Self> {
         let bytes = rustix::param::page_size();
-        Mapping::new(array, 0, bytes, ProtFlags::READ).map(Self)
+        Mapping::new(array, 0, bytes, ProtFlags::READ | ProtFlags::WRITE).map(Self)
     }
 
-    pub(super) fn load(&self) -> u64 {
+    /// Changes that found no room in the ring.
+    pub(super) fn lost(&self) -> u64 {
         self.0.word(0).load(Ordering::Acquire)
+    }
+
+    /// Asks for the bell, or no more. After asking, look at ring and losses once more: what came
+    /// before is not rung for.
+    pub(super) fn set_asleep(&self, asleep: bool) {
+        self.0.word(8).store(u64::from(asleep), Ordering::Release);
+        if asleep {
+            // Seen before the next look, or both sides could miss each other.
+            fence(Ordering::SeqCst);
+        }
     }
 }
 

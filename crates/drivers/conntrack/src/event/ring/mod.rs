@@ -1,21 +1,19 @@
 //! Events from a ring buffer, which a filter of a netlink socket fills.
 //!
-//! The kernel wakes the reader for a record that begins where the reader has given everything
-//! back. So a read gives back what the read before it handed out, and only a read that finds
-//! nothing says [`ReadOutcome::Drained`]: as long as the reader has something to do nobody is
-//! woken, and never is a record left behind by a reader that sleeps.
+//! The reader sleeps on the socket. Before it says [`ReadOutcome::Drained`] it asks the filter for
+//! the bell, one message that is let into the socket's queue, and looks at the ring once more. So
+//! as long as it has something to do nobody is woken, and no record is left behind.
 
 mod memory;
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 
 use aya::maps::Map;
 use aya::programs::{ProgramError, SocketFilter};
 use aya::{Ebpf, EbpfError, EbpfLoader};
-use rustix::event::epoll;
 
-use self::memory::{Counter, Ring};
+use self::memory::{Ring, Shared};
 use super::{EVENTS_PER_READ_MAX, Event, ReadOutcome};
 use crate::netlink::constants::CONNTRACK_GROUPS;
 use crate::netlink::parse;
@@ -25,11 +23,13 @@ static PROGRAM: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/c
 
 /// The largest ring of the kernel's that anybody needs.
 const RING_BYTES_MAX: usize = 256 * 1024 * 1024;
-/// Nothing is ever queued there.
-const QUEUE_BYTES: usize = 4096;
+/// For the bell: one message waits, or two when it rings just as the reader looks again.
+const QUEUE_BYTES: usize = 64 * 1024;
 /// What the program writes in front of a message: losses, length.
 const HEAD_BYTES: usize = 8;
 const FILTER: &str = "keep_change";
+/// More than ever wait.
+const BELLS_MAX: usize = 16;
 
 /// Why there is no ring.
 #[derive(Debug, thiserror::Error)]
@@ -50,9 +50,6 @@ pub enum RingError {
     /// The ring's memory could not be had.
     #[error("cannot map the ring of connection events: {0}")]
     Map(#[source] io::Error),
-    /// There is no descriptor that waits for it.
-    #[error("cannot wait for the ring of connection events: {0}")]
-    Wait(#[source] io::Error),
     /// There is no socket to fill the ring.
     #[error("cannot fill the ring of connection events: {0}")]
     Socket(#[from] NetlinkError),
@@ -62,14 +59,14 @@ pub enum RingError {
 pub(super) struct RingSource {
     ring: Ring,
     ring_bytes: u64,
+    shared: Shared,
     losses: Losses,
-    /// Nothing is queued here; losses before the filter are told as an error of the socket.
-    socket: Socket,
-    /// Ring and socket, to be waited for.
-    both: OwnedFd,
-    /// The ring's descriptor, on which `both` waits, and the program.
-    _maps: [Map; 2],
+    /// Takes itself off the socket when it is dropped, so it goes first.
     _program: Ebpf,
+    /// The bell; losses in front of the filter are told as an error of the socket.
+    socket: Socket,
+    /// Whether the bell was asked for.
+    asleep: bool,
     malformed: u64,
 }
 
@@ -85,27 +82,29 @@ impl RingSource {
             .map_max_entries("changes", u32::try_from(ring_bytes).unwrap_or(u32::MAX))
             .load(PROGRAM)
             .map_err(|error| RingError::Load(Box::new(error)))?;
-        let mut take = |name| program.take_map(name).ok_or(RingError::Layout { name });
-        let maps = [take("changes")?, take("losses")?];
-        let [Map::RingBuf(changes), Map::Array(losses)] = &maps else {
-            return Err(RingError::Layout { name: "ring" });
+        let ring = match program.map("changes") {
+            Some(Map::RingBuf(map)) => Ring::map(map.fd().as_fd(), ring_bytes),
+            _ => return Err(RingError::Layout { name: "changes" }),
         };
-        let ring = Ring::map(changes.fd().as_fd(), ring_bytes).map_err(RingError::Map)?;
-        let losses = Losses::new(Counter::map(losses.fd().as_fd()).map_err(RingError::Map)?);
-
+        let shared = match program.map("shared_map") {
+            Some(Map::Array(map)) => Shared::map(map.fd().as_fd()),
+            _ => return Err(RingError::Layout { name: "shared_map" }),
+        };
         let socket = Socket::open(0, QUEUE_BYTES)?;
-        let both = wait_for(changes.fd().as_fd(), socket.as_fd()).map_err(RingError::Wait)?;
         attach(&mut program, &socket)?;
-        // Not before the filter is there: nothing is to be queued.
+        let shared = shared.map_err(RingError::Map)?;
+        // The reader may wait before it reads for the first time.
+        shared.set_asleep(true);
+        // Not before the filter is there: nothing else is to be queued.
         socket.join(CONNTRACK_GROUPS)?;
         Ok(Self {
-            ring,
+            ring: ring.map_err(RingError::Map)?,
             ring_bytes: u64::try_from(ring_bytes).unwrap_or(u64::MAX),
-            losses,
-            socket,
-            both,
-            _maps: maps,
+            shared,
+            losses: Losses::default(),
             _program: program,
+            socket,
+            asleep: true,
             malformed: 0,
         })
     }
@@ -116,13 +115,16 @@ impl RingSource {
         ignored: Option<u32>,
     ) -> Result<ReadOutcome, NetlinkError> {
         self.ring.release();
+        if self.asleep && self.wake_up()? == Woken::ByLoss {
+            return Ok(ReadOutcome::Overrun { lost: None });
+        }
         for handed_out in 0..EVENTS_PER_READ_MAX {
             let position = self.ring.position();
             let Some(record) = self.ring.peek() else {
                 if handed_out > 0 {
                     break;
                 }
-                return self.drained();
+                return Ok(self.drained());
             };
             let end = record.end;
             let head = record.bytes.split_at_checked(HEAD_BYTES);
@@ -134,7 +136,6 @@ impl RingSource {
             }
             let length = usize::try_from(word(head, 4)).unwrap_or(usize::MAX);
             let message = message.get(..length).unwrap_or_default();
-            // A notice of a loss has no message.
             let message = parse::messages(message).next();
             match message.and_then(|message| Event::from_message(&message, ignored)) {
                 Some(Ok(event)) => out.push(event),
@@ -147,30 +148,49 @@ impl RingSource {
     }
 
     /// What to say when the ring was found empty.
-    fn drained(&mut self) -> Result<ReadOutcome, NetlinkError> {
-        self.losses.look();
+    fn drained(&mut self) -> ReadOutcome {
+        self.asleep = true;
+        self.shared.set_asleep(true);
+        if self.ring.peek().is_some() {
+            return ReadOutcome::More;
+        }
+        self.losses.note(low_half(self.shared.lost()));
         self.losses.statement_end = 0;
         if self.losses.owed > 0 {
-            return Ok(self.losses.tell(0));
+            return self.losses.tell(0);
         }
-        // The kernel had no memory for a message; this also takes the error off the socket.
-        Ok(match self.socket.receive()? {
-            Received::Overrun => ReadOutcome::Overrun { lost: None },
-            Received::Datagram(_) => ReadOutcome::More,
-            Received::Empty => ReadOutcome::Drained,
-        })
+        ReadOutcome::Drained
+    }
+
+    /// Takes the bell off the socket, and the error with which the kernel says that it had no
+    /// memory for a message.
+    fn wake_up(&mut self) -> Result<Woken, NetlinkError> {
+        self.shared.set_asleep(false);
+        self.asleep = false;
+        for _ in 0..BELLS_MAX {
+            match self.socket.receive()? {
+                Received::Empty => break,
+                Received::Datagram(_) => {}
+                Received::Overrun => return Ok(Woken::ByLoss),
+            }
+        }
+        Ok(Woken::ByBell)
     }
 
     pub(super) fn discard_waiting(&mut self) -> Result<(), NetlinkError> {
+        self.wake_up()?;
+        // Before the last look, as in `drained`: what comes after it is rung for.
+        self.asleep = true;
+        self.shared.set_asleep(true);
         while let Some(record) = self.ring.peek() {
             let end = record.end;
             self.ring.advance(end);
         }
         self.ring.release();
-        self.losses.look();
-        self.losses.owed = 0;
-        self.losses.statement_end = 0;
-        while !matches!(self.socket.receive()?, Received::Empty) {}
+        self.losses = Losses {
+            noted: low_half(self.shared.lost()),
+            ..Losses::default()
+        };
         Ok(())
     }
 
@@ -181,14 +201,19 @@ impl RingSource {
 
 impl AsFd for RingSource {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.both.as_fd()
+        self.socket.as_fd()
     }
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Woken {
+    ByBell,
+    ByLoss,
+}
+
 /// What was lost, and what was said of it.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Losses {
-    counter: Counter,
     /// The count up to which losses are in `owed` or told.
     noted: u32,
     owed: u64,
@@ -197,15 +222,6 @@ struct Losses {
 }
 
 impl Losses {
-    fn new(counter: Counter) -> Self {
-        Self {
-            counter,
-            noted: 0,
-            owed: 0,
-            statement_end: 0,
-        }
-    }
-
     /// The count that a record carries. Processors may overtake each other, so it can be older
     /// than one seen before.
     fn note(&mut self, count: u32) {
@@ -214,12 +230,6 @@ impl Losses {
             self.owed += u64::from(more);
             self.noted = count;
         }
-    }
-
-    fn look(&mut self) {
-        // As many bits as a record has room for.
-        let count = self.counter.load() & u64::from(u32::MAX);
-        self.note(u32::try_from(count).unwrap_or_default());
     }
 
     fn is_due(&self, position: u64) -> bool {
@@ -231,20 +241,6 @@ impl Losses {
         let lost = Some(std::mem::take(&mut self.owed));
         ReadOutcome::Overrun { lost }
     }
-}
-
-/// An epoll descriptor that is readable when one of them is, or has an error.
-fn wait_for(ring: BorrowedFd<'_>, socket: BorrowedFd<'_>) -> io::Result<OwnedFd> {
-    let both = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-    for fd in [ring, socket] {
-        epoll::add(
-            &both,
-            fd,
-            epoll::EventData::new_u64(0),
-            epoll::EventFlags::IN,
-        )?;
-    }
-    Ok(both)
 }
 
 fn attach(program: &mut Ebpf, socket: &Socket) -> Result<(), RingError> {
@@ -261,4 +257,9 @@ fn attach(program: &mut Ebpf, socket: &Socket) -> Result<(), RingError> {
 fn word(bytes: &[u8], at: usize) -> u32 {
     let word = bytes.get(at..at + 4).and_then(|word| word.try_into().ok());
     word.map_or(0, u32::from_ne_bytes)
+}
+
+/// As many bits as a record has room for.
+fn low_half(count: u64) -> u32 {
+    u32::try_from(count & u64::from(u32::MAX)).unwrap_or_default()
 }
