@@ -16,9 +16,6 @@
 )]
 
 #[allow(dead_code, reason = "the tests use more of it")]
-#[path = "../tests/kernel/namespace.rs"]
-mod namespace;
-#[allow(dead_code, reason = "the tests use more of it")]
 #[path = "../tests/kernel/world.rs"]
 mod world;
 
@@ -30,8 +27,8 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use vnfpool_hold::{Holder, Statistics};
 
-use crate::namespace::set;
 use crate::world::World;
+use vnfpool_netns::set;
 
 const LATENCY_CONNECTIONS: u16 = 4000;
 /// As an agent's replication keeps the machine busy in between.

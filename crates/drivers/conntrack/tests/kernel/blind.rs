@@ -10,9 +10,9 @@ use vnfpool_conntrack::{
     settle, tcp_flags, tcp_state,
 };
 
-use crate::namespace::set;
 use crate::reset;
 use crate::takeover::{Lab, PATIENCE, Traffic, drain, pass_on, replicate, scope};
+use vnfpool_netns::set;
 
 /// Spread over the whole space of sequence numbers: at most one of them can be in a window.
 const RESETS: u32 = 8;

@@ -13,7 +13,7 @@ use vnfpool_conntrack::{
 };
 
 use crate::inject::{Nat, assert_same, entry, matrix, translate};
-use crate::namespace::{Namespace, set};
+use vnfpool_netns::{Namespace, set};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 /// A page for the ring, and as little as the kernel allows for a queue.

@@ -17,8 +17,8 @@ use vnfpool_conntrack::{
 use vnfpool_statesync::{Change, SenderInput};
 
 use crate::inject::entry;
-use crate::namespace::Namespace;
 use crate::takeover::{Lab, PATIENCE, scope};
+use vnfpool_netns::Namespace;
 
 const RULES: &str = r#"
 table inet gateway {

@@ -11,7 +11,7 @@ use vnfpool_conntrack::{
 };
 use vnfpool_statesync::{Item, ReceiverInput};
 
-use crate::namespace::{Namespace, set};
+use vnfpool_netns::{Namespace, set};
 
 const NAT_BITS: u32 = Status::SRC_NAT | Status::DST_NAT;
 const TOLD_BITS: u32 = Status::ASSURED | Status::SEEN_REPLY | Status::CONFIRMED;

@@ -7,7 +7,7 @@ use vnfpool_conntrack::{
 use vnfpool_statesync::{Change, Item, SenderInput};
 
 use crate::inject::entry;
-use crate::namespace::Namespace;
+use vnfpool_netns::Namespace;
 
 fn encoded(port: u16) -> Item {
     codec::item(&entry(false, protocol::TCP, port), &mut BytesMut::new())

@@ -13,8 +13,6 @@ mod loops;
 #[cfg(test)]
 mod measure;
 #[cfg(test)]
-mod namespace;
-#[cfg(test)]
 mod protocols;
 #[cfg(test)]
 mod reset;

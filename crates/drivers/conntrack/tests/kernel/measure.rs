@@ -15,7 +15,7 @@ use vnfpool_conntrack::{
     EVENT_BUFFER_BYTES, Event, EventSource, EventSourceKind, ReadOutcome, enable_events,
 };
 
-use crate::namespace::{Namespace, set};
+use vnfpool_netns::{Namespace, set};
 
 const FLOWS: u32 = 100_000;
 const ROUNDS: u32 = 7;

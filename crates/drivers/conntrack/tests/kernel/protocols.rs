@@ -10,9 +10,9 @@ use vnfpool_conntrack::{
     Entry, EventSource, Layer4, ProtocolState, Scope, SctpInfo, Sink, Zone, ZoneDirection, protocol,
 };
 
-use crate::namespace::set;
 use crate::reset::checksum;
 use crate::takeover::{Lab, PATIENCE, drain, replicate};
+use vnfpool_netns::set;
 
 const RULES: &str = r#"
 table inet gateway {

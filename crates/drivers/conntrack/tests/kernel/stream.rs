@@ -17,7 +17,7 @@ use vnfpool_statesync::{
 };
 
 use crate::inject::{Nat, entry, translate};
-use crate::namespace::Namespace;
+use vnfpool_netns::Namespace;
 
 /// Room for some hundred events, so that bursts overrun it.
 const EVENT_BYTES: usize = 256 * 1024;

@@ -12,8 +12,8 @@ use vnfpool_conntrack::{
     codec, dump_all, enable_events, settle,
 };
 
-use crate::namespace::{Namespace, set};
 use crate::reset;
+use vnfpool_netns::{Namespace, set};
 
 /// Long enough for retransmissions on a busy machine; only failures wait for it.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);

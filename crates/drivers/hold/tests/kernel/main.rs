@@ -5,6 +5,4 @@ mod ends;
 #[cfg(test)]
 mod hold;
 #[cfg(test)]
-mod namespace;
-#[cfg(test)]
 mod world;

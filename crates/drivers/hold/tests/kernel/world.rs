@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use vnfpool_hold::{Held, Holder, Options};
 
-use crate::namespace::{Namespace, set};
+use vnfpool_netns::{Namespace, set};
 
 /// Long enough for whatever the machine is busy with.
 const PATIENCE: Duration = Duration::from_secs(30);

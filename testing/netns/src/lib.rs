@@ -1,4 +1,6 @@
-//! Network namespaces that vanish with the value, also when a test fails.
+//! Network namespaces for tests of drivers: they vanish with the value, also when a test fails. What
+//! goes wrong here is a failure of the test, so it panics. Needs root.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "for tests alone")]
 
 use std::fs::File;
 use std::io::Write;
@@ -10,14 +12,21 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
-pub(crate) struct Namespace {
+/// A network namespace.
+#[derive(Debug)]
+pub struct Namespace {
     name: String,
 }
 
 impl Namespace {
-    pub(crate) fn new(role: &str) -> Self {
+    /// A new one, with `role` in its name. Addresses of IPv6 are there at once.
+    ///
+    /// # Panics
+    /// As everything here: when it cannot be done.
+    #[must_use]
+    pub fn new(role: &str) -> Self {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("vct{}-{number}-{role}", std::process::id());
+        let name = format!("vpn{}-{number}-{role}", std::process::id());
         command("ip", &["netns", "add", &name], "");
         let namespace = Self { name };
         namespace.ip("link set lo up");
@@ -31,7 +40,7 @@ impl Namespace {
     }
 
     /// Runs `work` on a thread inside the namespace. Sockets made there stay in it.
-    pub(crate) fn enter<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+    pub fn enter<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         let file = File::open(format!("/run/netns/{}", self.name)).unwrap();
         let inside = || {
             move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
@@ -41,22 +50,28 @@ impl Namespace {
             .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     }
 
-    /// `ip` with the words of `arguments`.
-    pub(crate) fn ip(&self, arguments: &str) -> String {
+    /// Its name, as `ip netns` knows it.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// `ip` with the words of `arguments`; what it printed.
+    pub fn ip(&self, arguments: &str) -> String {
         let mut words = vec!["-n", &self.name];
         words.extend(arguments.split_whitespace());
         command("ip", &words, "")
     }
 
-    /// `program` inside the namespace.
-    pub(crate) fn run(&self, program: &str, arguments: &str, input: &str) -> String {
+    /// `program` inside the namespace, given `input`; what it printed.
+    pub fn run(&self, program: &str, arguments: &str, input: &str) -> String {
         let mut words = vec!["netns", "exec", &self.name, program];
         words.extend(arguments.split_whitespace());
         command("ip", &words, input)
     }
 
     /// A cable from `interface` here to `other_interface` in `other`.
-    pub(crate) fn connect(&self, interface: &str, other: &Self, other_interface: &str) {
+    pub fn connect(&self, interface: &str, other: &Self, other_interface: &str) {
         self.ip(&format!(
             "link add {interface} type veth peer name {other_interface} netns {}",
             other.name
@@ -76,7 +91,7 @@ impl Drop for Namespace {
 }
 
 /// Writes a setting below `/proc/sys/net` of the calling thread's namespace.
-pub(crate) fn set(setting: &str, value: &str) {
+pub fn set(setting: &str, value: &str) {
     std::fs::write(format!("/proc/sys/net/{setting}"), value)
         .unwrap_or_else(|error| panic!("cannot set {setting}: {error}"));
 }
