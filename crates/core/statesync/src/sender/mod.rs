@@ -561,7 +561,7 @@ impl Sender {
     }
 
     fn is_resyncing(&self) -> bool {
-        self.scan.as_ref().is_some_and(|one| one.resync)
+        self.scan.as_ref().is_some_and(Scan::replaces)
     }
 
     /// Gives up sending changes until the standby has caught up.
@@ -641,7 +641,7 @@ impl Sender {
             return;
         }
         self.found.0 += 1;
-        let is_new = scan.resync || scan.is_whole(key) || !is_known;
+        let is_new = scan.replaces() || scan.is_whole(key) || !is_known;
         self.put(now, key, item, is_new, out);
     }
 

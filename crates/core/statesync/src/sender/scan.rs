@@ -56,6 +56,11 @@ impl Scan {
         }
     }
 
+    /// Whether something may be hidden by a loss: what is told replaces what the standby has.
+    pub(super) const fn replaces(&self) -> bool {
+        self.resync || self.spoilt
+    }
+
     /// Notes a change of `key`; returns how many are noted.
     pub(super) fn touch(&mut self, key: u64) -> usize {
         let [newest, _] = &mut self.touched;

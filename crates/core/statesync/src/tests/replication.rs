@@ -307,3 +307,26 @@ fn a_copy_that_differs_is_found_and_mended_in_part() {
     // One bucket's entries, not the table.
     assert!(sender.repaired - before.repaired < 5);
 }
+
+/// Goal: what a loss hides behind an audit that is under way is replaced at the standby, not
+/// updated: the entry is of another life, and no later scan could tell by its value.
+#[test]
+fn a_loss_during_an_audit_leaves_nothing_of_the_life_before() {
+    let mut world = World::new();
+    world.source.put(1, 1);
+    world.settle();
+    world.pass_time(1_000);
+    assert!(world.sender.wants_chunk(), "an audit is under way");
+    // The end of one life and the begin of the next are among what is lost.
+    world.source.remove(1);
+    world.source.put(1, 2);
+    for value in 0..20 {
+        world.source.put(9, value);
+    }
+    world.read_events(1);
+    assert_eq!(world.sender.status().overruns, 1);
+    world.source.put(1, 3);
+    world.read_events(100);
+    world.settle();
+    assert_eq!(world.copy, world.source.table);
+}
