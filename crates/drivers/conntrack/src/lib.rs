@@ -48,8 +48,8 @@ pub use entry::{
     Status, TcpInfo, Translation, tcp_flags, tcp_state,
 };
 pub use event::{
-    EVENT_BUFFER_BYTES, EVENTS_PER_READ_MAX, Event, EventSource, EventSourceKind, REST,
-    ReadOutcome, RingError,
+    EVENT_BUFFER_BYTES, EVENTS_PER_READ_MAX, Event, EventSource, EventSourceKind, ReadOutcome,
+    RingError,
 };
 pub use inject::{BATCH_OPERATIONS_MAX, Failure, InjectStats, Injector};
 pub use netlink::parse::ParseError;

@@ -8,7 +8,8 @@ use crate::dump::{Dump, DumpProgress, Family};
 use crate::entry::ProtocolState;
 use crate::expectation::codec as expectations;
 use crate::expectation::{
-    ExpectationInjectError, ExpectationInjector, decode_expectation_key, dump_expectations,
+    Expectation, ExpectationInjectError, ExpectationInjector, decode_expectation_key,
+    dump_expectations,
 };
 use crate::inject::{Failure, InjectStats, Injector};
 use crate::netlink::socket::NetlinkError;
@@ -48,7 +49,7 @@ pub struct Sink {
     sweep: Option<(u16, Dump)>,
     expected: ExpectationInjector,
     /// Expectations, which come after their masters: with the flush.
-    early: Vec<Item>,
+    early: Vec<(Bytes, Expectation)>,
     failures: Vec<(Bytes, SinkFailure)>,
 }
 
@@ -103,9 +104,9 @@ impl Sink {
     /// [`SinkError::Decode`] leaves everything as it was.
     pub fn put(&mut self, item: &Item, is_new: bool) -> Result<(), SinkError> {
         if expectations::is_expectation(&item.key) {
-            expectations::of_item(item)?;
+            let expectation = expectations::of_item(item)?;
             if self.early.len() < EARLY_MAX {
-                self.early.push(item.clone());
+                self.early.push((item.key.clone(), expectation));
             }
             return Ok(());
         }
@@ -124,7 +125,7 @@ impl Sink {
     pub fn delete(&mut self, bytes: &[u8]) -> Result<(), SinkError> {
         if expectations::is_expectation(bytes) {
             let key = decode_expectation_key(bytes)?;
-            self.early.retain(|item| item.key != bytes);
+            self.early.retain(|(key, _)| key != bytes);
             if let Err(ExpectationInjectError::Netlink(error)) = self.expected.delete(&key) {
                 return Err(error.into());
             }
@@ -204,25 +205,14 @@ impl Sink {
             codec::encode_key(&failure.key, &mut key);
             self.failures.push((key.freeze(), failure.into()));
         }
-        for item in std::mem::take(&mut self.early) {
-            self.expect(item)?;
-        }
-        Ok(())
-    }
-
-    /// Brings an expectation into the kernel, whose master has come before.
-    fn expect(&mut self, item: Item) -> Result<(), NetlinkError> {
-        let Ok(expectation) = expectations::of_item(&item) else {
-            return Ok(());
-        };
-        match self.expected.upsert(&expectation) {
-            Ok(()) => Ok(()),
-            Err(ExpectationInjectError::Netlink(error)) => Err(error),
-            Err(error) => {
-                self.failures.push((item.key, error.into()));
-                Ok(())
+        for (key, expectation) in std::mem::take(&mut self.early) {
+            match self.expected.upsert(&expectation) {
+                Ok(()) => {}
+                Err(ExpectationInjectError::Netlink(error)) => return Err(error),
+                Err(error) => self.failures.push((key, error.into())),
             }
         }
+        Ok(())
     }
 
     /// What the kernel refused since the last call, each with its key for

@@ -1,5 +1,6 @@
 //! The element's `/metrics`.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, PoisonError};
 
@@ -14,7 +15,7 @@ use vnfpool_wire::datagram::NodeId;
 use super::agent::Agent;
 use super::figures::Samples;
 use super::pulse::{Takeover, View};
-use super::sync::Figures;
+use super::sync::{Figures, SyncFigures};
 use crate::metrics::{Labels, Scrape};
 use crate::pulse::now;
 
@@ -37,8 +38,9 @@ fn text(agent: &Agent) -> String {
     let view = agent.pulse.view();
     let mut scrape = Scrape::default();
     slots(&mut scrape, agent, &view);
-    state(&mut scrape, agent);
-    commits(&mut scrape, agent);
+    let figures = agent.sync.figures();
+    state(&mut scrape, agent, &figures);
+    commits(&mut scrape, agent, &figures);
     function(&mut scrape, agent);
     gates(&mut scrape, agent, &view);
     thread(&mut scrape, &view);
@@ -192,8 +194,8 @@ fn function(scrape: &mut Scrape, agent: &Agent) {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "metrics are floating point")]
-fn state(scrape: &mut Scrape, agent: &Agent) {
-    let (figures, at) = (agent.sync.figures(), now());
+fn state(scrape: &mut Scrape, agent: &Agent, figures: &BTreeMap<SlotId, SyncFigures>) {
+    let at = now();
     let sending = || {
         let streams = figures.iter().flat_map(|(id, slot)| {
             let of = |(node, class, of): &(NodeId, ClassName, Figures)| {
@@ -279,8 +281,7 @@ fn state(scrape: &mut Scrape, agent: &Agent) {
     );
 }
 
-fn commits(scrape: &mut Scrape, agent: &Agent) {
-    let figures = agent.sync.figures();
+fn commits(scrape: &mut Scrape, agent: &Agent, figures: &BTreeMap<SlotId, SyncFigures>) {
     let holding = || {
         let streams = figures.iter().flat_map(|(id, slot)| {
             let holding = slot.sending.iter().filter_map(|(_, _, of)| of.holding);

@@ -1,5 +1,6 @@
 //! The active's end of the stream.
 
+mod interface;
 mod scan;
 mod unacked;
 
@@ -11,13 +12,11 @@ use vnfpool_model::Time;
 use crate::class::{Demand, Level};
 use crate::index::{BUCKETS, Hashes, Index, Row, expiry, short};
 use crate::wire::record::{self, Mark, NUMBERS_MAX, Record};
-use crate::wire::{Batch, Body, Frame, Refusal};
+use crate::wire::{Batch, Body, Frame};
 use crate::{Change, Effects, Item};
+pub use interface::{Limits, SenderAction, SenderInput, SenderStatus, UNACKED_BYTES_MAX};
 use scan::{Scan, Whole};
 use unacked::Unacked;
-
-/// Default of [`Limits::unacked_bytes_max`].
-pub const UNACKED_BYTES_MAX: usize = 8 * 1024 * 1024;
 
 /// Most changes between two chunks of a scan; with more of them the standby lags.
 const TOUCHED_KEYS_MAX: usize = 1 << 18;
@@ -31,208 +30,11 @@ const SUMS_AT_ONCE: u16 = 64;
 /// The copy's life is prolonged when it is this much shorter than the original's.
 const TTL_SLACK_S: u32 = 2;
 
-/// Bounds of a sender.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// More than this sent without acknowledgement, and changes are no longer sent: the standby
-    /// lags, and is told what differs when it has caught up. Not above [`UNACKED_BYTES_MAX`].
-    pub unacked_bytes_max: usize,
-    /// A scan waits while more than this is unacknowledged, so that changes do not queue behind it
-    /// for long.
-    pub scan_unacked_bytes_max: usize,
-    /// Between two marks, which also ask for an acknowledgement; proofs are told half as often at
-    /// most.
-    pub proof_interval: Duration,
-    /// Between two messages of sums of buckets.
-    pub sums_interval: Duration,
-    /// Between two scans at least; they also take no more than a 25th of the time. Copies live
-    /// longer than three of them (30 s for connections), so that they are told in time that their
-    /// originals live on.
-    pub audit_interval: Duration,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            unacked_bytes_max: UNACKED_BYTES_MAX,
-            scan_unacked_bytes_max: 1024 * 1024,
-            proof_interval: Duration::from_millis(50),
-            sums_interval: Duration::from_secs(1),
-            audit_interval: Duration::from_secs(8),
-        }
-    }
-}
-
 /// A scan may take one part in so many of the time.
 const SCAN_SHARE: u32 = 25;
 
 /// Between two scans at most, however long they take.
 const AUDIT_INTERVAL_MAX: Duration = Duration::from_secs(25);
-
-/// What happens to a sender.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum SenderInput {
-    /// A stream to the standby is open.
-    Connected {
-        /// The secret of its hashes: random, for this stream alone.
-        hash_key: [u8; 16],
-    },
-    /// It is gone.
-    Disconnected,
-    /// A frame of the receiver came.
-    Frame(Frame),
-    /// The table changed.
-    Change(Change),
-    /// Everything that changed in the table before `up_to` is handed in, except `backlog` changes
-    /// that the source is known to hold.
-    CaughtUp {
-        /// On this machine's clock.
-        up_to: Time,
-        /// How many.
-        backlog: u32,
-    },
-    /// The source lost changes.
-    ///
-    /// What the driver keeps: no change from before the loss is handed in after this. (Subscribe
-    /// anew and drop what the old subscription still holds: the scan that follows has it. A change
-    /// from before the loss would keep newer entries out of that scan.)
-    Overrun,
-    /// A chunk of the scan asked for with [`SenderAction::StartScan`].
-    ///
-    /// What the driver keeps: it subscribes to changes before it reads the first chunk; it hands in
-    /// changes and chunks in the order in which it read them; a chunk shows every change that was
-    /// handed in before the last but one chunk.
-    ScanChunk {
-        /// The scan; chunks of older ones are ignored.
-        generation: u32,
-        /// The entries.
-        items: Vec<Item>,
-        /// Nothing comes after it.
-        is_last: bool,
-    },
-    /// The element's epoch (`Epoch::fencing_token`), and whether it is the active in it.
-    Epoch {
-        /// The fencing token.
-        token: u64,
-        /// Whether this element is the slot's active.
-        is_active: bool,
-    },
-    /// Tell when the standby has everything handed in before.
-    Barrier {
-        /// Names the request.
-        id: u64,
-    },
-    /// The time of [`Sender::deadline`] has come.
-    Tick,
-}
-
-/// What the driver of a sender has to do.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum SenderAction {
-    /// Begin to read the whole table; drop an earlier reading. Hand in a chunk whenever
-    /// [`Sender::wants_chunk`] says so.
-    StartScan {
-        /// Name of the scan.
-        generation: u32,
-    },
-    /// Drop the reading under way.
-    AbortScan,
-    /// Close the stream.
-    Close,
-    /// The standby holds the class at this level, which is the demanded one or less.
-    Accepted {
-        /// The level.
-        level: Level,
-    },
-    /// The standby has everything handed in before the request.
-    Reached {
-        /// The request.
-        id: u64,
-    },
-    /// That will not be known: the standby is not in sync, or lost.
-    Unreachable {
-        /// The request.
-        id: u64,
-    },
-    /// The standby came into sync, or fell out of it.
-    InSync(bool),
-    /// The standby, in sync, has everything that was handed in before `as_of`.
-    Proved {
-        /// When the newest frame that it acknowledged was sent.
-        as_of: Time,
-    },
-    /// The standby did not keep up; it is told what differs when it has.
-    Lagging,
-    /// The standby had something else in so many buckets; they are sent anew.
-    Diverged {
-        /// How many.
-        buckets: usize,
-    },
-    /// A scan after a loss is over: it had to tell so much.
-    Repaired {
-        /// Entries that were missing or wrong.
-        put: u64,
-        /// Entries that were gone.
-        forgotten: u64,
-    },
-    /// The receiver refused the stream. A new one may be tried later.
-    Refused {
-        /// Why.
-        reason: Refusal,
-        /// The highest version that it speaks.
-        version: u8,
-    },
-    /// It sent what no receiver sends here; the stream is closed.
-    PeerMisbehaved,
-}
-
-/// Figures of a sender.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct SenderStatus {
-    /// Scan that is under way or was the last.
-    pub generation: u32,
-    /// Sequence of the last record sent.
-    pub sent: u64,
-    /// Sequence up to which everything is applied at the standby.
-    pub acked: u64,
-    /// Records sent and not acknowledged.
-    pub lag_records: u64,
-    /// When the oldest frame that is not acknowledged was sent.
-    pub oldest_unacked_at: Option<Time>,
-    /// Bytes sent and not acknowledged.
-    pub unacked_bytes: usize,
-    /// Whether the standby is in sync.
-    pub in_sync: bool,
-    /// The level at which the standby holds the class.
-    pub level: Option<Level>,
-    /// Entries told.
-    pub entries: usize,
-    /// Changes sent since the start.
-    pub changes: u64,
-    /// Scans begun since the start.
-    pub scans: u64,
-    /// Entries that scans found missing or wrong at the standby, and told.
-    pub repaired: u64,
-    /// Buckets that the standby found different.
-    pub diverged: u64,
-    /// Times that the source lost changes.
-    pub overruns: u64,
-    /// Times that the standby did not keep up.
-    pub lagged: u64,
-}
-
-impl SenderStatus {
-    /// For how long the oldest frame that is not acknowledged has been under way: no change that
-    /// is older than that is missing at the standby. Zero when everything is acknowledged.
-    #[must_use]
-    pub fn lag(&self, now: Time) -> Duration {
-        self.oldest_unacked_at
-            .map_or(Duration::ZERO, |sent| now.since(sent))
-    }
-}
 
 /// The active's machine, one per standby and class.
 ///
@@ -270,8 +72,6 @@ pub struct Sender {
     index: Index,
     hashes: Hashes,
     scan: Option<Scan>,
-    /// What the scan under way has told, for [`SenderAction::Repaired`].
-    found: (u64, u64),
     /// The end of a resync: its sequence until acknowledged, its generation until swept.
     end: Option<End>,
     repair: BTreeSet<u16>,
@@ -325,7 +125,6 @@ impl Sender {
             index: Index::default(),
             hashes: Hashes::new(&[0; 16]),
             scan: None,
-            found: (0, 0),
             end: None,
             repair: BTreeSet::new(),
             audit_at: Time::NEVER,
@@ -479,7 +278,6 @@ impl Sender {
         self.cut(now, out);
         self.status.generation = generation;
         self.status.scans += 1;
-        self.found = (0, 0);
         let begin = Record::Begin {
             generation,
             resync,
@@ -515,13 +313,15 @@ impl Sender {
         let touched = self.scan.as_mut().map_or(0, |scan| scan.touch(key));
         self.status.changes += 1;
         match change {
-            // What is committed is told before it happens, and then once more.
-            Change::Put { item, .. } if self.is_told(now, key, &item) => {}
             Change::Put { item, is_new } => {
-                // Before the end of a resync the standby may hold an entry of another life of the
-                // connection, so it is replaced, not updated.
-                let is_new = is_new || self.is_resyncing();
-                self.put(now, key, &item, is_new, out);
+                let hashed = (key, self.hashes.of_value(&item.value));
+                // What is committed is told before it happens, and then once more.
+                if !self.is_told(now, hashed, item.ttl_s) {
+                    // Before the end of a resync the standby may hold an entry of another life of
+                    // the connection, so it is replaced, not updated.
+                    let is_new = is_new || self.is_resyncing();
+                    self.put(now, hashed, &item, is_new, out);
+                }
             }
             Change::Delete { key: bytes } => {
                 self.index.remove(key);
@@ -536,13 +336,13 @@ impl Sender {
     fn put(
         &mut self,
         now: Time,
-        key: u64,
+        (key, value): (u64, u32),
         item: &Item,
         is_new: bool,
         out: &mut Effects<SenderAction>,
     ) {
         let row = Row {
-            value: self.hashes.of_value(&item.value),
+            value,
             expires_s: expiry(now, item.ttl_s),
             told_in: short(self.status.generation),
             seen_in: 0,
@@ -552,10 +352,10 @@ impl Sender {
     }
 
     /// Whether the standby was told just this, and no loss speaks against it.
-    fn is_told(&self, now: Time, key: u64, item: &Item) -> bool {
+    fn is_told(&self, now: Time, (key, value): (u64, u32), ttl_s: u32) -> bool {
         let is_same = |row: &Row| {
-            let longer = expiry(now, item.ttl_s).abs_diff(row.expires_s);
-            row.value == self.hashes.of_value(&item.value) && longer <= TTL_SLACK_S
+            let longer = expiry(now, ttl_s).abs_diff(row.expires_s);
+            row.value == value && longer <= TTL_SLACK_S
         };
         !self.is_resyncing() && self.index.get(key).is_some_and(is_same)
     }
@@ -604,7 +404,7 @@ impl Sender {
             return;
         };
         for item in items {
-            self.scanned(now, &scan, item, out);
+            self.scanned(now, &mut scan, item, out);
         }
         scan.next_chunk();
         if !is_last {
@@ -617,16 +417,23 @@ impl Sender {
         }
     }
 
-    fn scanned(&mut self, now: Time, scan: &Scan, item: &Item, out: &mut Effects<SenderAction>) {
+    fn scanned(
+        &mut self,
+        now: Time,
+        scan: &mut Scan,
+        item: &Item,
+        out: &mut Effects<SenderAction>,
+    ) {
         let key = self.hashes.of(&item.key);
         if scan.is_touched(key) {
             return;
         }
+        let hashed = (key, self.hashes.of_value(&item.value));
         let generation = short(self.status.generation);
         let told = self.index.get_mut(key);
         let is_known = told.is_some();
         if let Some(told) = told
-            && told.value == self.hashes.of_value(&item.value)
+            && told.value == hashed.1
             && !scan.is_whole(key)
         {
             told.told_in = generation;
@@ -636,13 +443,13 @@ impl Sender {
             if told.expires_s <= expiry(soon, 1)
                 && expires_s > told.expires_s.saturating_add(TTL_SLACK_S)
             {
-                self.put(now, key, item, false, out);
+                self.put(now, hashed, item, false, out);
             }
             return;
         }
-        self.found.0 += 1;
+        scan.found += 1;
         let is_new = scan.replaces() || scan.is_whole(key) || !is_known;
-        self.put(now, key, item, is_new, out);
+        self.put(now, hashed, item, is_new, out);
     }
 
     /// The scan has read everything: what it did not meet is gone.
@@ -655,10 +462,9 @@ impl Sender {
             let keys = keys.to_vec();
             self.tell(now, out, |out| Record::Forget { keys }.encode(out));
         }
-        self.found.1 = forgotten.len() as u64;
         self.tell(now, out, |out| Record::End { generation }.encode(out));
         if !matches!(scan.whole, Whole::Everything) {
-            let (put, forgotten) = self.found;
+            let (put, forgotten) = (scan.found, forgotten.len() as u64);
             self.status.repaired += put + forgotten;
             if scan.resync {
                 out.actions.push(SenderAction::Repaired { put, forgotten });

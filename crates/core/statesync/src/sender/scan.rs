@@ -41,6 +41,8 @@ pub(super) struct Scan {
     pub(super) began: Time,
     /// Changes were lost since it began: another one has to follow.
     pub(super) spoilt: bool,
+    /// Entries that it had to tell.
+    pub(super) found: u64,
     /// Keys of changes since the last chunk, and between the last but one and the last.
     touched: [HashSet<u64>; 2],
 }
@@ -52,6 +54,7 @@ impl Scan {
             whole,
             began,
             spoilt: false,
+            found: 0,
             touched: Default::default(),
         }
     }

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use vnfpool_model::Time;
 
 use super::world::{demand, offer};
-use crate::class::{Bounds, Level, Offer};
+use crate::class::{Bounds, Demand, Level, Offer};
 use crate::wire::record::{Record, Records};
 use crate::wire::{Body, Decoder, Frame, Refusal, VERSION, WireError};
 use crate::{
@@ -246,10 +246,10 @@ const BOUNDS: Bounds = Bounds {
     entries: 100,
 };
 
-fn active_sender() -> (Sender, Effects<SenderAction>) {
-    let mut demand = demand();
-    demand.level = Level::Bounded(BOUNDS);
-    let mut sender = Sender::new(demand, false, Limits::default());
+/// A sender of the active that demands `level`, connected at time 1.
+fn sender_of(level: Level, accepts_less: bool) -> (Sender, Effects<SenderAction>) {
+    let demand = Demand { level, ..demand() };
+    let mut sender = Sender::new(demand, accepts_less, Limits::default());
     let mut out = Effects::default();
     let epoch = SenderInput::Epoch {
         token: 5,
@@ -259,6 +259,10 @@ fn active_sender() -> (Sender, Effects<SenderAction>) {
     let hash_key = [1; 16];
     sender.handle(Time(1), SenderInput::Connected { hash_key }, &mut out);
     (sender, out)
+}
+
+fn active_sender() -> (Sender, Effects<SenderAction>) {
+    sender_of(Level::Bounded(BOUNDS), false)
 }
 
 fn said(sequence: u64, body: Body) -> SenderInput {
@@ -325,17 +329,7 @@ fn a_standby_that_can_do_less_is_taken_only_where_that_will_do() {
         (Level::None, true, false),
         (Level::Commit(BOUNDS), true, false),
     ] {
-        let mut demand = demand();
-        demand.level = Level::Bounded(BOUNDS);
-        let mut sender = Sender::new(demand, accepts_less, Limits::default());
-        let mut out = Effects::default();
-        let epoch = SenderInput::Epoch {
-            token: 5,
-            is_active: true,
-        };
-        sender.handle(Time(1), epoch, &mut out);
-        let hash_key = [1; 16];
-        sender.handle(Time(1), SenderInput::Connected { hash_key }, &mut out);
+        let (mut sender, mut out) = sender_of(Level::Bounded(BOUNDS), accepts_less);
         assert!(matches!(
             frames(&out.outgoing)[..],
             [Frame {
@@ -382,17 +376,7 @@ fn a_sender_that_is_not_active_sends_nothing_and_stops_when_it_ceases_to_be() {
 /// Goal: state that must not be sent is not, not even its name.
 #[test]
 fn a_class_of_level_none_opens_no_stream() {
-    let mut demand = demand();
-    demand.level = Level::None;
-    let mut sender = Sender::new(demand, true, Limits::default());
-    let mut out = Effects::default();
-    let epoch = SenderInput::Epoch {
-        token: 5,
-        is_active: true,
-    };
-    sender.handle(Time(1), epoch, &mut out);
-    let hash_key = [1; 16];
-    sender.handle(Time(1), SenderInput::Connected { hash_key }, &mut out);
+    let (mut sender, mut out) = sender_of(Level::None, true);
     change(&mut sender, Time(1), &mut out);
     assert_eq!(out.actions, [SenderAction::Close]);
     assert!(out.outgoing.is_empty());

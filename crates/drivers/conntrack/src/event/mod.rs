@@ -11,7 +11,6 @@ mod netlink;
 mod ring;
 
 use std::os::fd::{AsFd, BorrowedFd};
-use std::time::{Duration, Instant};
 
 use crate::entry::Entry;
 use crate::netlink::constants::{CT_DELETE, CT_NEW, NLM_F_CREATE};
@@ -29,9 +28,6 @@ pub const EVENT_BUFFER_BYTES: usize = 32 * 1024 * 1024;
 
 /// Most events that one [`EventSource::read`] hands out.
 pub const EVENTS_PER_READ_MAX: usize = 1024;
-
-/// How long a busy reader rests ([`EventSource::rest_if_busy`]).
-pub const REST: Duration = Duration::from_micros(100);
 
 /// A change of the kernel's table.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -106,8 +102,6 @@ pub struct EventSource {
     way: Way,
     fallback_reason: Option<RingError>,
     ignored: Option<u32>,
-    /// When the reader was last woken.
-    woken: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -143,7 +137,6 @@ impl EventSource {
             way: Way::Ring(Box::new(ring)),
             fallback_reason: None,
             ignored: None,
-            woken: None,
         })
     }
 
@@ -156,7 +149,6 @@ impl EventSource {
             way: Way::Netlink(NetlinkSource::open(buffer_bytes)?),
             fallback_reason: None,
             ignored: None,
-            woken: None,
         })
     }
 
@@ -190,17 +182,6 @@ impl EventSource {
             Way::Ring(ring) => ring.read(out, self.ignored),
             Way::Netlink(netlink) => netlink.read(out, self.ignored),
         }
-    }
-
-    /// To be called by a thread of its own whenever it was woken by the descriptor, before it
-    /// reads: a reader that was woken less than [`REST`] ago rests for as long, in which the
-    /// kernel does not wake it again. A wake-up per event costs more than the event, so this
-    /// is what keeps a fast stream cheap; the first events after a silence never wait for it.
-    pub fn rest_if_busy(&mut self) {
-        if self.woken.is_some_and(|woken| woken.elapsed() < REST) {
-            std::thread::sleep(REST);
-        }
-        self.woken = Some(Instant::now());
     }
 
     /// Drops what waits, where a dump that begins afterwards tells all of it. The descriptor may

@@ -20,6 +20,8 @@ use vnfpool_netns::{Namespace, set};
 const FLOWS: u32 = 100_000;
 const ROUNDS: u32 = 7;
 const SINGLE_FLOWS: u32 = 2000;
+/// How long a busy reader rests.
+const REST: Duration = Duration::from_micros(100);
 const TICK: Duration = Duration::from_millis(100);
 const WAYS: [Option<EventSourceKind>; 3] = [
     None,
@@ -99,6 +101,7 @@ fn read(
         cpu: Duration::ZERO,
     };
     let mut events = Vec::new();
+    let mut woken: Option<Instant> = None;
     loop {
         let stopping = stop.load(Ordering::Acquire);
         let outcome = source.read(&mut events).unwrap();
@@ -119,9 +122,12 @@ fn read(
                 let mut fds = [PollFd::from_borrowed_fd(source.as_fd(), PollFlags::IN)];
                 let timeout = Timespec::try_from(TICK).unwrap();
                 poll(&mut fds, Some(&timeout)).unwrap();
-                if rests {
-                    source.rest_if_busy();
+                // As the sender's thread does when changes are many: who is woken again soon waits
+                // for more, and nobody wakes him meanwhile.
+                if rests && woken.is_some_and(|woken| woken.elapsed() < REST) {
+                    sleep(REST);
                 }
+                woken = Some(Instant::now());
             }
         }
     }

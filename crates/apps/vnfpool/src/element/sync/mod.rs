@@ -29,7 +29,7 @@ use anyhow::bail;
 use bytes::BytesMut;
 use vnfpool_conntrack::Scope;
 use vnfpool_heartbeat::Poller;
-use vnfpool_model::{Incarnation, SlotId, StateSpec, Time};
+use vnfpool_model::{Incarnation, Role, SlotId, StateSpec, Time};
 use vnfpool_statesync::class::{ClassName, Level};
 use vnfpool_statesync::wire::{Body, Frame, Refusal, VERSION};
 use vnfpool_statesync::{ReceiverStatus, Watermark};
@@ -199,7 +199,7 @@ impl SyncHub {
         let needed = |class: &&Class| class.demand.level.bounds().is_some();
         for (id, lanes) in slots.iter_mut() {
             let view = views.get(id).copied().unwrap_or_default();
-            let is_active = view.role == vnfpool_model::Role::Active;
+            let is_active = view.role == Role::Active;
             if is_active && !lanes.was_active {
                 settling.begin();
                 tell_watermarks(*id, lanes);
