@@ -97,7 +97,7 @@ pub enum SenderInput {
         /// Names the request.
         id: u64,
     },
-    /// The time of [`Sender::deadline`] has come.
+    /// The time of [`crate::Sender::deadline`] has come.
     Tick,
 }
 
@@ -106,7 +106,7 @@ pub enum SenderInput {
 #[non_exhaustive]
 pub enum SenderAction {
     /// Begin to read the whole table; drop an earlier reading. Hand in a chunk whenever
-    /// [`Sender::wants_chunk`] says so.
+    /// [`crate::Sender::wants_chunk`] says so.
     StartScan {
         /// Name of the scan.
         generation: u32,
