@@ -19,7 +19,7 @@ const PAYLOAD: usize = 18;
 /// backlog of a processor holds, so nothing is lost on the way.
 const BATCH: usize = 64;
 /// The discard port: nobody is meant to answer.
-const PORT: u16 = 9;
+pub(super) const PORT: u16 = 9;
 /// Below whoever renews the lease, above everything ordinary.
 const PRIORITY: i32 = 1;
 

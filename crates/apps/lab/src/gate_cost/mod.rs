@@ -230,13 +230,13 @@ impl Bench<'_> {
         Ok(rate(after - before, to - from))
     }
 
-    /// Packets that arrive while the gate is closed.
+    /// Datagrams of the load that arrive while the gate is closed.
     fn closed(&mut self) -> Result<u64> {
         self.switch(true)?;
-        let before = self.row.received()?;
+        self.row.count_datagrams()?;
         signals::sleep(CLOSED_FOR)?;
         self.load.check()?;
-        Ok(self.row.received()? - before)
+        self.row.datagrams()
     }
 
     fn switch(&mut self, with: bool) -> Result<()> {

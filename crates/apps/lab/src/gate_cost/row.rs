@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
 
-use super::{GateLan, GateRules};
+use super::{GateLan, GateRules, load};
 use crate::command;
 use crate::namespaces::{
     Namespace, ProcessMark, Record, VIP_INSIDE_V4, VIP_INSIDE_V6, VIP_OUTSIDE_V4, VIP_OUTSIDE_V6,
@@ -121,6 +121,32 @@ impl Row {
         })?;
         received_of(&table).context("the sink has no counter of received frames")
     }
+
+    /// From now on the sink counts the datagrams of the load alone, for [`Row::datagrams`]. An
+    /// interface of the gateway speaks for itself now and then (MLD, RFC 9777), which no gate
+    /// forbids. Matching costs time, so this is not for the intervals whose rate is compared.
+    pub(super) fn count_datagrams(&self) -> Result<()> {
+        let rules = format!(
+            "table netdev load {{\n\
+               counter datagrams {{ }}\n\
+               chain arriving {{\n\
+                 type filter hook ingress device eth0 priority 0;\n\
+                 udp dport {} counter name datagrams\n\
+               }}\n\
+             }}\n",
+            load::PORT
+        );
+        self.sink
+            .run(|| command::run("nft", &["-f", "-"], &rules).map(drop))
+            .context("counting what arrives at the sink")
+    }
+
+    /// Datagrams of the load that have arrived since [`Row::count_datagrams`].
+    pub(super) fn datagrams(&self) -> Result<u64> {
+        let listing = ["list", "counter", "netdev", "load", "datagrams"];
+        let text = self.sink.run(|| command::run("nft", &listing, ""))?;
+        counter_of(&text).with_context(|| format!("nft told no counter: {text}"))
+    }
 }
 
 impl Drop for Row {
@@ -136,6 +162,12 @@ fn received_of(table: &str) -> Option<u64> {
         .find_map(|line| line.trim().strip_prefix("eth0:"))?;
     // Bytes, then packets.
     line.split_whitespace().nth(1)?.parse().ok()
+}
+
+fn counter_of(listing: &str) -> Option<u64> {
+    let mut words = listing.split_whitespace();
+    words.find(|word| *word == "packets")?;
+    words.next()?.parse().ok()
 }
 
 /// What the gateways of the laboratory have too.
@@ -176,5 +208,13 @@ mod tests {
             eth0: 1200 20    0    0 0 0 0 0 7 8\n";
         assert_eq!(received_of(table), Some(20));
         assert_eq!(received_of("lo: 1 2\n"), None);
+    }
+
+    #[test]
+    fn the_counter_of_datagrams_is_read() {
+        let listing =
+            "table netdev load {\n\tcounter datagrams {\n\t\tpackets 12 bytes 552\n\t}\n}\n";
+        assert_eq!(counter_of(listing), Some(12));
+        assert_eq!(counter_of("table netdev load {\n}\n"), None);
     }
 }
