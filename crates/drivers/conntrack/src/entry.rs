@@ -358,6 +358,18 @@ impl Entry {
         translation(plain.src, self.reply.src, port)
     }
 
+    /// The translation that leaves the original destination as it is; none without ports.
+    pub(crate) fn same_destination(&self) -> Option<Translation> {
+        let original = self.key.original;
+        match original.layer4 {
+            Layer4::Ports { dst, .. } => Some(Translation {
+                address: original.dst,
+                port: Some(dst),
+            }),
+            Layer4::Icmp { .. } | Layer4::None => None,
+        }
+    }
+
     /// The zone of the connection.
     #[must_use]
     pub const fn zone(&self) -> Zone {

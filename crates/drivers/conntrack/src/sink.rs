@@ -60,7 +60,7 @@ impl Sink {
     /// [`NetlinkError::Open`] without the privilege or the kernel module.
     pub fn open(scope: Scope) -> Result<Self, NetlinkError> {
         Ok(Self {
-            injector: Injector::open()?,
+            injector: Injector::open_with_assistant()?,
             scope,
             sweep: None,
             expected: ExpectationInjector::open()?,
@@ -231,7 +231,7 @@ impl Sink {
 
     /// What was done so far.
     #[must_use]
-    pub const fn stats(&self) -> InjectStats {
+    pub fn stats(&self) -> InjectStats {
         self.injector.stats()
     }
 }

@@ -26,6 +26,10 @@ const SWEEP_SHARE: u32 = 25;
 /// A bucket is not asked for again before this: what the kernel refuses it refuses again.
 const ASK_AGAIN: Duration = Duration::from_secs(30);
 
+/// What is applied is acknowledged at once after a pause of so long, and otherwise so often: while
+/// change follows change, one acknowledgement stands for all of them.
+const ACK_INTERVAL: Duration = Duration::from_millis(1);
+
 /// What happens to a receiver.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -204,6 +208,12 @@ struct Open {
     whole: Option<Vec<u16>>,
     /// Sequence of the end of a resync, until applied.
     end: Option<u64>,
+    /// Sequence up to which it is acknowledged that everything is applied.
+    acked: u64,
+    /// When the next acknowledgement may go.
+    ack_at: Time,
+    /// Sequence of the newest record for whose acknowledgement the active waits.
+    awaited: u64,
     /// Bytes and last sequence of frames not yet applied.
     outstanding: VecDeque<(u64, usize)>,
     sweep: Sweep,
@@ -268,7 +278,7 @@ impl Receiver {
             ReceiverInput::Malformed(WireError::Version { .. }) => Err(Refusal::Version),
             ReceiverInput::Malformed(_) => Err(Refusal::Malformed),
             ReceiverInput::Applied(ticket) => {
-                self.applied(ticket, out);
+                self.applied(now, ticket, out);
                 Ok(())
             }
             ReceiverInput::Unapplied { key } => {
@@ -290,6 +300,7 @@ impl Receiver {
         if let Err(reason) = outcome {
             self.refuse(reason, out);
         }
+        self.acknowledge(now, out);
         self.sweep(now, out);
     }
 
@@ -297,7 +308,9 @@ impl Receiver {
     #[must_use]
     pub fn deadline(&self) -> Option<Time> {
         let open = self.open.as_ref()?;
-        open.sweep.due.filter(|_| open.sweep.began.is_none())
+        let sweep = open.sweep.due.filter(|_| open.sweep.began.is_none());
+        let acknowledgement = (open.acked < self.status.applied).then_some(open.ack_at);
+        sweep.into_iter().chain(acknowledgement).min()
     }
 
     /// Figures as they are now.
@@ -386,6 +399,7 @@ impl Receiver {
                 })?;
                 if let Some(open) = &mut self.open {
                     open.hashes = Some(Hashes::new(&hash_key));
+                    open.acked = frame.sequence;
                 }
                 self.status.level = Some(level);
                 self.status.received = frame.sequence;
@@ -520,6 +534,7 @@ impl Receiver {
                     open.sweep.wanted = true;
                     open.sweep.announce = Some(generation);
                     open.end = Some(ticket.sequence);
+                    open.awaited = ticket.sequence;
                 }
             }
             Record::Sums { first, sums } => {
@@ -528,8 +543,7 @@ impl Receiver {
                 let differing: Vec<u16> = differing.map(|(bucket, _)| bucket).collect();
                 self.ask(now, &differing, out);
             }
-            // Every frame is acknowledged; it has made the sender end its frame.
-            Record::Barrier => {}
+            Record::Barrier => open.awaited = ticket.sequence,
             Record::Mark(mark) => open.follower.received(now, ticket.sequence, mark),
         }
         Ok(())
@@ -656,7 +670,7 @@ impl Receiver {
         self.ask(now, &buckets, out);
     }
 
-    fn applied(&mut self, ticket: Ticket, out: &mut Effects<ReceiverAction>) {
+    fn applied(&mut self, now: Time, ticket: Ticket, out: &mut Effects<ReceiverAction>) {
         if ticket.session != self.session {
             return;
         }
@@ -670,7 +684,7 @@ impl Receiver {
             open.end = open.end.filter(|end| *end > sequence);
             open.follower.applied(sequence);
             self.status.applied = sequence;
-            self.send(sequence, Body::Ack, out);
+            self.acknowledge(now, out);
         }
         let Some(open) = &mut self.open else { return };
         let is_done = |(step, _): &mut (u64, u32)| *step <= ticket.step;
@@ -680,6 +694,19 @@ impl Receiver {
             }
             self.send_of(generation, 0, Body::Swept, out);
         }
+    }
+
+    /// Acknowledges what is applied, unless that was done a moment ago and nobody waits for it.
+    fn acknowledge(&mut self, now: Time, out: &mut Effects<ReceiverAction>) {
+        let applied = self.status.applied;
+        let Some(open) = &mut self.open else { return };
+        let is_awaited = (open.acked + 1..=applied).contains(&open.awaited);
+        if open.acked >= applied || !(is_awaited || open.ack_at <= now) {
+            return;
+        }
+        open.acked = applied;
+        open.ack_at = now.after(ACK_INTERVAL);
+        self.send(applied, Body::Ack, out);
     }
 
     fn in_sync(&mut self, in_sync: bool, out: &mut Effects<ReceiverAction>) {

@@ -124,6 +124,38 @@ fn the_receiver_refuses_what_does_not_follow() {
     assert_eq!(refusal(without_hello), Some(Refusal::Gap));
 }
 
+/// Goal: the first of many changes is acknowledged at once, the others together a moment later, and
+/// one for which the active waits (a barrier) without that moment.
+#[test]
+fn one_acknowledgement_stands_for_many_changes_but_nobody_waits_for_it() {
+    let mut receiver = Receiver::new(offer());
+    let mut out = Effects::default();
+    let mut apply = |now: Time, input: ReceiverInput| -> Vec<u64> {
+        receiver.handle(now, input, &mut out);
+        for action in std::mem::take(&mut out.actions) {
+            if let ReceiverAction::Flush { ticket } = action {
+                receiver.handle(now, ReceiverInput::Applied(ticket), &mut out);
+            }
+        }
+        let said = frames(&std::mem::take(&mut out.outgoing)).into_iter();
+        let acks = said.filter(|frame| frame.body == Body::Ack);
+        acks.map(|frame| frame.sequence).collect()
+    };
+    let start = Time(1_000_000_000);
+    apply(start, ReceiverInput::Connected);
+    apply(start, ReceiverInput::Frame(hello(5)));
+    assert_eq!(apply(start, ReceiverInput::Frame(begin(5, 1, 1))), [1]);
+    assert_eq!(apply(start, ReceiverInput::Frame(put(2))), []);
+    assert_eq!(apply(start, ReceiverInput::Frame(put(3))), []);
+    let later = start.after(Duration::from_millis(1));
+    assert_eq!(apply(Time(later.0 - 1), ReceiverInput::Tick), []);
+    assert_eq!(apply(later, ReceiverInput::Tick), [3]);
+    assert_eq!(apply(later, ReceiverInput::Frame(put(4))), []);
+    let barrier = told(5, 1, 5, Record::Barrier);
+    assert_eq!(apply(later, ReceiverInput::Frame(barrier)), [5]);
+    assert_eq!(apply(later, ReceiverInput::Tick), []);
+}
+
 #[test]
 fn what_a_standby_cannot_read_it_refuses_by_name() {
     let able = offer();

@@ -28,7 +28,11 @@ pub(crate) fn create(out: &mut Vec<u8>, sequence: u32, entry: &Entry, options: C
     let flags = NLM_F_REQUEST | NLM_F_CREATE | NLM_F_EXCL;
     message(out, CT_NEW, flags, sequence, family(entry), |writer| {
         let source = entry.source_translation();
-        let destination = entry.destination_translation();
+        // Told that the destination stays as it is, the kernel need not look for another
+        // connection that may have it.
+        let destination = entry
+            .destination_translation()
+            .or_else(|| source.and(entry.same_destination()));
         let zone = entry.zone();
         put_tuple(writer, CTA_TUPLE_ORIG, &entry.key.original, zone);
         // The kernel wants the reply as it would be without translation and then translates it

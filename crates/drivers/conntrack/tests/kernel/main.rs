@@ -9,6 +9,8 @@ mod expectation;
 #[cfg(test)]
 mod inject;
 #[cfg(test)]
+mod limits;
+#[cfg(test)]
 mod loops;
 #[cfg(test)]
 mod measure;

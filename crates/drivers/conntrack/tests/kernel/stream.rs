@@ -1,7 +1,7 @@
 //! The whole path between two kernels: source, sender, stream, receiver, sink, while the first
 //! kernel's table changes faster than its events can be kept.
 
-use std::sync::mpsc::{Receiver as Incoming, Sender as Outgoing, channel};
+use std::sync::mpsc::{Receiver as Incoming, RecvTimeoutError, Sender as Outgoing, channel};
 use std::time::{Duration, Instant};
 
 use vnfpool_conntrack::{
@@ -21,6 +21,8 @@ use vnfpool_netns::Namespace;
 
 /// Room for some hundred events, so that bursts overrun it.
 const EVENT_BYTES: usize = 256 * 1024;
+/// The standby looks at its clock so often.
+const TICK: Duration = Duration::from_millis(2);
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The active's loop as a daemon would run it, without the waiting.
@@ -138,11 +140,19 @@ fn run_standby(from_active: &Incoming<Vec<u8>>, to_active: &Outgoing<Vec<u8>>) {
     let mut sink = Sink::open(Scope::default()).unwrap();
     let mut decoder = Decoder::new();
     let mut effects = Effects::default();
-    receiver.handle(Time(1), ReceiverInput::Connected, &mut effects);
-    while let Ok(bytes) = from_active.recv() {
-        decoder.push(&bytes);
+    let began = Instant::now();
+    let now = || Time::ZERO.after(began.elapsed());
+    receiver.handle(now(), ReceiverInput::Connected, &mut effects);
+    loop {
+        match from_active.recv_timeout(TICK) {
+            Ok(bytes) => decoder.push(&bytes),
+            Err(RecvTimeoutError::Timeout) => {
+                receiver.handle(now(), ReceiverInput::Tick, &mut effects);
+            }
+            Err(RecvTimeoutError::Disconnected) => return,
+        }
         while let Some(frame) = decoder.next_frame().unwrap() {
-            receiver.handle(Time(1), ReceiverInput::Frame(frame), &mut effects);
+            receiver.handle(now(), ReceiverInput::Frame(frame), &mut effects);
         }
         loop {
             let mut last = None;
@@ -156,12 +166,12 @@ fn run_standby(from_active: &Incoming<Vec<u8>>, to_active: &Outgoing<Vec<u8>>) {
             sink.flush().unwrap();
             assert!(sink.take_failures().is_empty());
             if let Some(ticket) = last {
-                receiver.handle(Time(1), ReceiverInput::Applied(ticket), &mut effects);
+                receiver.handle(now(), ReceiverInput::Applied(ticket), &mut effects);
             }
             let Some(chunk) = sink.read_sweep().unwrap() else {
                 break;
             };
-            receiver.handle(Time(1), chunk, &mut effects);
+            receiver.handle(now(), chunk, &mut effects);
         }
         // The active may have what it wanted and be gone.
         let _ = to_active.send(effects.outgoing.split().to_vec());

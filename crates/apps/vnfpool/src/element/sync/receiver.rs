@@ -21,6 +21,10 @@ use crate::pulse::now;
 /// Messages that wait for the thread.
 const COMMANDS_MAX: usize = 64;
 
+/// Receipts from the network, of 16 KiB at most, before what they brought is flushed and
+/// acknowledged: the kernel writes faster what comes in great numbers.
+const RECEIVES_AT_ONCE: usize = 32;
+
 /// Looks at its commands at least so often.
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
 
@@ -174,12 +178,10 @@ impl Thread {
                     self.feed(ReceiverInput::Frame(hello))?;
                 }
             }
-            let mut all_received = true;
+            let mut received = Received::All;
             if hello.is_none() {
-                let received = self.link.receive(&mut self.received)?;
-                all_received = received == Received::All;
+                received = self.receive()?;
                 closed = received == Received::Closed;
-                self.take()?;
             }
             self.flush()?;
             if let Some(chunk) = self.sink.read_sweep()? {
@@ -192,7 +194,7 @@ impl Thread {
             let all_sent = self.link.flush()?;
             *status.lock().unwrap_or_else(PoisonError::into_inner) =
                 (self.machine.status(), self.machine.watermark());
-            if all_received && !closed && !self.sink.sweeps() {
+            if received == Received::All && !self.sink.sweeps() {
                 self.wait(all_sent, hello.is_none());
             }
         }
@@ -208,6 +210,18 @@ impl Thread {
         };
         let wanted = listens.then(|| (self.link.as_fd(), of_link));
         self.poller.wait_for(wanted.into_iter(), due.0);
+    }
+
+    /// Takes what has come, and what comes meanwhile, up to a limit.
+    fn receive(&mut self) -> anyhow::Result<Received> {
+        for _ in 1..RECEIVES_AT_ONCE {
+            let received = self.link.receive(&mut self.received)?;
+            self.take()?;
+            if received != Received::More {
+                return Ok(received);
+            }
+        }
+        Ok(Received::More)
     }
 
     fn take(&mut self) -> anyhow::Result<()> {

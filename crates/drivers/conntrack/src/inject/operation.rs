@@ -1,0 +1,87 @@
+//! What is to be done about one connection, and in which messages.
+
+use crate::entry::Entry;
+use crate::netlink::build::{self, CreateOptions};
+use crate::tuple::Key;
+
+#[derive(Debug)]
+pub(super) struct Operation {
+    pub(super) key: Key,
+    /// None: delete.
+    pub(super) entry: Option<Entry>,
+    pub(super) step: Step,
+    pub(super) helper: bool,
+    pub(super) master: Master,
+}
+
+/// What a creation does about the master of the connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Master {
+    /// Names it.
+    Named,
+    /// Names it once more: it may come in the same batch, later.
+    Awaited,
+    /// Does without.
+    Without,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    Create,
+    Replace,
+    ReplaceBoth,
+    Update,
+    MakeStrict,
+    Delete,
+}
+
+/// A message of a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Part {
+    DeleteInTheWay,
+    DeleteReplyInTheWay,
+    Create,
+    Update,
+    MakeStrict,
+    Delete,
+}
+
+impl Part {
+    /// Whether the operation failed if this message did.
+    pub(super) const fn decides(self) -> bool {
+        !matches!(self, Self::DeleteInTheWay | Self::DeleteReplyInTheWay)
+    }
+}
+
+impl Operation {
+    pub(super) const fn messages(&self) -> &'static [Part] {
+        match self.step {
+            Step::Create => &[Part::Create],
+            Step::Replace => &[Part::DeleteInTheWay, Part::Create],
+            Step::ReplaceBoth => &[
+                Part::DeleteInTheWay,
+                Part::DeleteReplyInTheWay,
+                Part::Create,
+            ],
+            Step::Update => &[Part::Update],
+            Step::MakeStrict => &[Part::MakeStrict],
+            Step::Delete => &[Part::Delete],
+        }
+    }
+
+    pub(super) fn build(&self, part: Part, out: &mut Vec<u8>, sequence: u32) {
+        let options = CreateOptions {
+            helper: self.helper,
+            master: self.master != Master::Without,
+        };
+        match (part, &self.entry) {
+            (Part::Create, Some(entry)) => build::create(out, sequence, entry, options),
+            (Part::Update, Some(entry)) => build::update(out, sequence, entry),
+            (Part::DeleteReplyInTheWay, Some(entry)) => {
+                build::delete_by_reply(out, sequence, &entry.reply, entry.key.zone);
+            }
+            (Part::MakeStrict, _) => build::make_strict(out, sequence, &self.key),
+            _ => build::delete(out, sequence, &self.key),
+        }
+    }
+}
