@@ -224,6 +224,18 @@ fn tickets_of_an_earlier_stream_acknowledge_nothing() {
 }
 
 #[test]
+fn nothing_follows_the_last_sequence_there_is() {
+    let greeting = Frame {
+        sequence: u64::MAX,
+        ..hello(5)
+    };
+    for sequence in [0, u64::MAX] {
+        let inputs = [greeting.clone(), begin(5, 1, sequence)].map(ReceiverInput::Frame);
+        assert_eq!(refusal(inputs.into()), Some(Refusal::Gap));
+    }
+}
+
+#[test]
 fn more_than_agreed_is_refused() {
     let value = Bytes::from(vec![0; 30_000]);
     let put = |sequence| {
