@@ -35,7 +35,7 @@ lint: ## Formatting, clippy and documentation, without a warning
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy $(LOCKED) --workspace --all-targets -- -D warnings
 	$(CARGO) clippy $(LOCKED) --package vnfpool-sim --features broken --all-targets -- -D warnings
-	CXX=clang++ $(CARGO) clippy $(LOCKED) --package vnfpool-fuzz --features libfuzzer --all-targets -- -D warnings
+	$(CARGO) clippy $(LOCKED) --package vnfpool-fuzz --features libfuzzer --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc $(LOCKED) --workspace --no-deps
 
 # The tests come last, so that their summary is the end of the output.
