@@ -12,6 +12,7 @@
 
 mod balancer;
 mod blocks;
+mod caller;
 mod clock;
 mod daemon;
 mod evidence;
@@ -22,6 +23,7 @@ mod hooks;
 mod hostile;
 mod ipv6;
 mod leftovers;
+mod links;
 mod manager;
 mod operator;
 mod packets;
