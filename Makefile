@@ -11,7 +11,7 @@ VNFPOOL := target/release/vnfpool
 
 # The parts of a target run one after the other, also under `make -j`.
 .NOTPARALLEL:
-.PHONY: help root setup setup-bench build demo test lint prove prove-sim prove-worlds bench bench-state matrix clean-lab
+.PHONY: help root setup setup-bench build demo test lint fuzz prove prove-sim prove-worlds bench bench-state matrix clean-lab
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,12 +35,17 @@ lint: ## Formatting, clippy and documentation, without a warning
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy $(LOCKED) --workspace --all-targets -- -D warnings
 	$(CARGO) clippy $(LOCKED) --package vnfpool-sim --features broken --all-targets -- -D warnings
+	$(CARGO) clippy $(LOCKED) --package vnfpool-fuzz --features libfuzzer --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc $(LOCKED) --workspace --no-deps
 
 # The tests come last, so that their summary is the end of the output.
 test: root setup lint ## Run every check and every test (root)
 	$(CARGO) nextest run $(LOCKED) --package vnfpool-sim --features broken --test broken
 	$(CARGO) nextest run $(LOCKED) --workspace
+
+# Its environment: FUZZ_SECONDS for each target.
+fuzz: setup ## Look for bytes of a peer or a function that do harm: FUZZ_SECONDS (60) for each target
+	@testing/fuzz/run
 
 prove: prove-sim prove-worlds ## Look for counter-examples for hours: simulated pools, every history of small worlds
 

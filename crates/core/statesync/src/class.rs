@@ -87,7 +87,7 @@ impl Level {
 
     /// The lesser of a demanded level and the highest kind that is offered.
     #[must_use]
-    fn at_most(self, kind: Self) -> Self {
+    pub(crate) fn at_most(self, kind: Self) -> Self {
         let bounds = self.bounds().unwrap_or(Bounds::DEFAULT);
         let code = self.code().min(kind.code());
         Self::from_code(code, bounds).unwrap_or(Self::None)

@@ -37,6 +37,8 @@ mod wakeup;
 pub mod codec;
 pub mod expectation;
 
+#[cfg(feature = "fuzz")]
+pub mod fuzz;
 #[cfg(test)]
 mod proptests;
 #[cfg(test)]

@@ -5,15 +5,16 @@
 //! another thread, so that a change reaches the successor's kernel with two threads woken on its
 //! way and no more ([decision 0020](../../docs/decisions/0020-state-goes-over-a-link.md)).
 
+use std::collections::BTreeSet;
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinHandle;
 
 use crate::identity::Identity;
@@ -25,9 +26,9 @@ use crate::tls_stream::{self, Acceptor, CallError};
 
 const ALPN: &[&[u8]] = &[b"vnfpool-state/2"];
 
-/// Handshakes at once.
+/// Handshakes at once, of members' addresses and of all others.
 const HANDSHAKES_MAX: usize = 16;
-/// Handshakes a second, as a mean.
+/// Handshakes a second, as a mean, likewise.
 const HANDSHAKES_PER_SECOND: u32 = 50;
 /// Links that wait to be taken.
 const ARRIVALS_MAX: usize = 16;
@@ -197,10 +198,32 @@ fn peer_of(certificates: Option<&[rustls_pki_types::CertificateDer<'_>]>) -> Opt
 }
 
 /// Accepts links. Dropping it ends that.
+///
+/// Whoever reaches the port can begin handshakes and leave them lying. So the handshakes from the
+/// addresses of members ([`LinkListener::members`]) are counted apart: nobody else can use them up without
+/// answering at such an address.
 #[derive(Debug)]
 pub struct LinkListener {
     arrivals: mpsc::Receiver<Link>,
+    members: MemberAddresses,
     task: JoinHandle<()>,
+}
+
+/// The addresses from which members call, as far as they are known.
+#[derive(Clone, Debug, Default)]
+pub struct MemberAddresses(Arc<Mutex<BTreeSet<IpAddr>>>);
+
+impl MemberAddresses {
+    /// Replaces them.
+    pub fn set(&self, addresses: impl IntoIterator<Item = IpAddr>) {
+        let addresses = addresses.into_iter().map(|address| address.to_canonical());
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = addresses.collect();
+    }
+
+    fn contains(&self, address: IpAddr) -> bool {
+        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        known.contains(&address.to_canonical())
+    }
 }
 
 impl LinkListener {
@@ -228,15 +251,27 @@ impl LinkListener {
         socket.listen(128)?;
         let listener = TcpListener::from_std(socket.into())?;
         let (sender, arrivals) = mpsc::channel(ARRIVALS_MAX);
+        let members = MemberAddresses::default();
         let door = Door {
             acceptor,
             listener,
-            handshakes: Arc::new(Semaphore::new(HANDSHAKES_MAX)),
-            rate: Mutex::new(HandshakeRate::new(HANDSHAKES_PER_SECOND, Instant::now())),
+            members: members.clone(),
+            of_members: Share::new(),
+            of_others: Share::new(),
             sender,
         };
         let task = tokio::spawn(door.run());
-        Ok(Self { arrivals, task })
+        Ok(Self {
+            arrivals,
+            members,
+            task,
+        })
+    }
+
+    /// Where members call from, to be set by who knows; none at first.
+    #[must_use]
+    pub fn members(&self) -> MemberAddresses {
+        self.members.clone()
     }
 
     /// The next link.
@@ -254,13 +289,35 @@ impl Drop for LinkListener {
 struct Door {
     acceptor: Acceptor,
     listener: TcpListener,
-    handshakes: Arc<Semaphore>,
-    rate: Mutex<HandshakeRate>,
+    members: MemberAddresses,
+    of_members: Share,
+    of_others: Share,
     sender: mpsc::Sender<Link>,
 }
 
+/// The handshakes that some callers may begin.
+struct Share {
+    at_once: Arc<Semaphore>,
+    rate: HandshakeRate,
+}
+
+impl Share {
+    fn new() -> Self {
+        Self {
+            at_once: Arc::new(Semaphore::new(HANDSHAKES_MAX)),
+            rate: HandshakeRate::new(HANDSHAKES_PER_SECOND, Instant::now()),
+        }
+    }
+
+    /// Permission for one, to be kept until it is over.
+    fn take(&mut self) -> Option<OwnedSemaphorePermit> {
+        let permit = Arc::clone(&self.at_once).try_acquire_owned().ok()?;
+        self.rate.take(Instant::now()).then_some(permit)
+    }
+}
+
 impl Door {
-    async fn run(self) {
+    async fn run(mut self) {
         loop {
             let (tcp, remote) = match self.listener.accept().await {
                 Ok(arrival) => arrival,
@@ -270,11 +327,11 @@ impl Door {
                     continue;
                 }
             };
-            let mut rate = self.rate.lock().unwrap_or_else(PoisonError::into_inner);
-            let may_begin = rate.take(Instant::now());
-            drop(rate);
-            let permit = Arc::clone(&self.handshakes).try_acquire_owned();
-            let (true, Ok(permit)) = (may_begin, permit) else {
+            let share = match self.members.contains(remote.ip()) {
+                true => &mut self.of_members,
+                false => &mut self.of_others,
+            };
+            let Some(permit) = share.take() else {
                 self.acceptor.turn_away(Rejection::Busy, remote);
                 continue;
             };

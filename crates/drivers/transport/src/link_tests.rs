@@ -114,3 +114,27 @@ async fn noise_is_counted() {
     let _caller = connect(&gw1, only("gw2"), address).await.unwrap();
     assert!(listener.accept().await.is_some());
 }
+
+/// Goal: whoever begins handshakes and leaves them lying keeps no member out. Method: as many as there may be,
+/// and more, from an address that is no member's.
+#[tokio::test(flavor = "multi_thread")]
+async fn handshakes_that_lie_around_keep_no_member_out() {
+    let domain = Domain::new();
+    let (mut listener, address, counters) = listen(&domain);
+    listener.members().set([address.ip()]);
+    let silent = (0..2 * HANDSHAKES_MAX).map(|_| {
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None);
+        let socket = socket.unwrap();
+        let elsewhere: SocketAddr = "127.0.0.9:0".parse().unwrap();
+        socket.bind(&elsewhere.into()).unwrap();
+        socket.connect(&address.into()).unwrap();
+        TcpStream::from(socket)
+    });
+    let silent: Vec<TcpStream> = silent.collect();
+    let turned_away = HANDSHAKES_MAX as u64;
+    until(|| (counters.count(Rejection::Busy) == turned_away).then_some(()));
+    let gw1 = domain.member("pool/edge/element/gw1");
+    let _caller = connect(&gw1, only("gw2"), address).await.unwrap();
+    assert!(listener.accept().await.is_some());
+    drop(silent);
+}

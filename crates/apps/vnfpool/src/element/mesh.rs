@@ -10,7 +10,7 @@ use anyhow::{Context, bail};
 use prost::Message as _;
 use tokio::task::JoinHandle;
 use vnfpool_model::{ElementId, Incarnation, PoolHandle};
-use vnfpool_transport::link::LinkListener;
+use vnfpool_transport::link::{LinkListener, MemberAddresses};
 use vnfpool_transport::pki::Credentials;
 use vnfpool_transport::quic::{
     Acceptance, Arrival, Connection, Continuity, Endpoint, EndpointOptions, FrameReader,
@@ -51,6 +51,7 @@ pub(crate) struct Mesh {
     endpoint: Endpoint,
     pulse: Pulse,
     sync: Arc<SyncHub>,
+    callers: MemberAddresses,
     state: Mutex<State>,
 }
 
@@ -121,6 +122,7 @@ impl Mesh {
             endpoint,
             pulse,
             sync,
+            callers: links.members(),
             state,
         });
         tokio::spawn(Arc::clone(&mesh).accept(listener));
@@ -162,6 +164,11 @@ impl Mesh {
                 }
             }
         }
+        let known = state
+            .peers
+            .values()
+            .flat_map(|peer| &peer.address.addresses);
+        self.callers.set(known.map(SocketAddr::ip));
     }
 
     /// The living connections.

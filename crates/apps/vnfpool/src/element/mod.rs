@@ -63,6 +63,8 @@ use crate::cli::args::{ElementJoin, ElementRun};
 use crate::daemon;
 
 pub(crate) use self::inheritance::VARIABLE as INHERITANCE;
+#[cfg(feature = "fuzz")]
+pub use self::sdk::fuzz::{Around, talk};
 pub(crate) use self::supervise::supervise;
 
 /// LANs of virtual addresses are paths too; this keeps their names apart from others.

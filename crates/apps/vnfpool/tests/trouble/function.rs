@@ -9,7 +9,7 @@ use vnfpool_sdk::{Active, Class, Client, Event, Events, Function, Level, Role, T
 use crate::daemon::wait;
 use crate::site::Site;
 
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The function beside one agent.
 struct Instance {
@@ -72,7 +72,7 @@ impl Instance {
     }
 }
 
-fn start_agent(site: &Site, gateway: Gateway) {
+pub(crate) fn start_agent(site: &Site, gateway: Gateway) {
     let socket = site.path(&format!("{gateway}-sdk.sock"));
     let text = format!(
         "{}\n[sdk]\nsocket = \"{socket}\"\n",

@@ -12,6 +12,7 @@
 
 mod balancer;
 mod blocks;
+mod caller;
 mod clock;
 mod daemon;
 mod evidence;
@@ -22,6 +23,7 @@ mod hooks;
 mod hostile;
 mod ipv6;
 mod leftovers;
+mod links;
 mod manager;
 mod operator;
 mod packets;
@@ -30,7 +32,10 @@ mod privileges;
 mod registration;
 mod replacement;
 mod rogue;
+mod secrecy;
 mod setup;
 mod site;
+mod snapshot;
 mod store;
+mod tap;
 mod tokens;

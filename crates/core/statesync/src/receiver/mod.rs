@@ -426,7 +426,7 @@ impl Receiver {
         let last = first
             .checked_add(u64::from(records.left()))
             .ok_or(Refusal::Gap)?;
-        if first != self.status.received + 1 {
+        if self.status.received.checked_add(1) != Some(first) {
             return Err(Refusal::Gap);
         }
         let bytes = records.wire_bytes();

@@ -226,7 +226,9 @@ impl Sender {
         hello.encode(&mut out.outgoing);
     }
 
-    fn accepted(&mut self, now: Time, level: Level, out: &mut Effects<SenderAction>) {
+    /// Only the kind of level is the standby's to say: the bounds are the pool's.
+    fn accepted(&mut self, now: Time, kind: Level, out: &mut Effects<SenderAction>) {
+        let level = self.demand.level.at_most(kind);
         let less = level.code() < self.demand.level.code();
         self.status.level = Some(level);
         out.actions.push(SenderAction::Accepted { level });

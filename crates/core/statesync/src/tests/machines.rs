@@ -256,6 +256,18 @@ fn tickets_of_an_earlier_stream_acknowledge_nothing() {
 }
 
 #[test]
+fn nothing_follows_the_last_sequence_there_is() {
+    let greeting = Frame {
+        sequence: u64::MAX,
+        ..hello(5)
+    };
+    for sequence in [0, u64::MAX] {
+        let inputs = [greeting.clone(), begin(5, 1, sequence)].map(ReceiverInput::Frame);
+        assert_eq!(refusal(inputs.into()), Some(Refusal::Gap));
+    }
+}
+
+#[test]
 fn more_than_agreed_is_refused() {
     let value = Bytes::from(vec![0; 30_000]);
     let put = |sequence| {
@@ -382,6 +394,37 @@ fn a_standby_that_can_do_less_is_taken_only_where_that_will_do() {
             "{level}"
         );
     }
+}
+
+/// Goal: a standby cannot talk the pool out of its bounds. Method: it accepts the level with greater ones, and
+/// lags by more than those that were demanded.
+#[test]
+fn the_bounds_of_a_level_are_the_ones_demanded() {
+    let greater = Bounds {
+        lag_ms: u32::MAX,
+        entries: u32::MAX,
+    };
+    let (mut sender, mut out) = active_sender();
+    sender.handle(Time(1), accepted(Level::Bounded(greater)), &mut out);
+    let level = Level::Bounded(BOUNDS);
+    assert!(out.actions.contains(&SenderAction::Accepted { level }));
+    assert_eq!(sender.status().level, Some(level));
+    sender.handle(
+        Time(1),
+        SenderInput::ScanChunk {
+            generation: 1,
+            items: Vec::new(),
+            is_last: true,
+        },
+        &mut out,
+    );
+    sender.handle(Time(1), ack(2), &mut out);
+    sender.handle(Time(1), said(0, Body::Swept), &mut out);
+    for _ in 0..=BOUNDS.entries {
+        assert!(sender.status().in_sync);
+        change(&mut sender, Time(10), &mut out);
+    }
+    assert!(!sender.status().in_sync);
 }
 
 #[test]

@@ -15,6 +15,8 @@ mod bell;
 mod class;
 mod feed;
 mod function;
+#[cfg(feature = "fuzz")]
+pub(crate) mod fuzz;
 mod log;
 mod server;
 mod session;

@@ -136,8 +136,9 @@ impl Session {
         self.tell_changes(now);
     }
 
-    /// Says why the connection ends.
+    /// Says why the connection ends: the last message, behind what was taken until then.
     pub(super) fn fail(&mut self, code: &str, text: String) {
+        self.tell_taken();
         tracing::warn!(code, text, "a function at the SDK's socket is turned away");
         let code = code.to_owned();
         self.send(ReplyKind::Failure(Failure { code, text }));

@@ -11,6 +11,7 @@
 //! standby and class of state. What a stream carries, and when a copy is complete, is decided by
 //! the machines of `vnfpool-statesync`; the threads here feed them.
 
+mod admission;
 mod class;
 mod copies;
 mod holding;
@@ -21,7 +22,7 @@ mod sender;
 mod settle;
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -43,6 +44,7 @@ use vnfpool_wire::datagram::{Member, NodeId};
 
 use super::pulse::{Pulse, SlotView};
 use crate::pulse::now;
+use admission::Admission;
 pub(crate) use class::{Class, OWN_BARRIERS, Sink, Source};
 use copies::Copies;
 use lanes::{Lanes, Receiving, Sending};
@@ -52,9 +54,6 @@ use settle::Settling;
 /// A stream may come before the record that says why; it waits for so long, in steps.
 const RECORD_WAIT: (Duration, Duration) = (Duration::from_secs(1), Duration::from_millis(2));
 
-/// Streams to this element at once, those included that have not said yet what they are.
-const STREAMS_MAX: usize = 64;
-
 /// All streams of this element.
 #[derive(Debug)]
 pub(crate) struct SyncHub {
@@ -62,7 +61,7 @@ pub(crate) struct SyncHub {
     incarnation: Incarnation,
     credentials: Credentials,
     scope: Scope,
-    streams: AtomicUsize,
+    admission: Admission,
     state: Mutex<State>,
 }
 
@@ -117,7 +116,7 @@ impl SyncHub {
             incarnation,
             credentials,
             scope,
-            streams: AtomicUsize::new(0),
+            admission: Admission::default(),
             state: Mutex::new(State {
                 connections: StateSpec::DEFAULT,
                 classes: BTreeMap::from([(connections.name().clone(), connections)]),
@@ -276,14 +275,16 @@ impl SyncHub {
     /// Runs the stream of a link that a peer has made, to its end; blocks. `member` says which life
     /// of that peer is connected to this element.
     pub(crate) fn accept(&self, link: Link, member: impl Fn(&Identity) -> Option<Member>) {
-        let count = Counted::new(&self.streams);
-        if count.0.load(Ordering::Relaxed) > STREAMS_MAX {
-            return tracing::warn!("a state stream is turned away: there are too many");
-        }
-        let peer = link.peer().to_string();
+        let peer = link.peer().clone();
+        let Some(admitted) = self.admission.admit(&peer) else {
+            return tracing::info!(%peer, "a state stream is turned away: there are too many");
+        };
         match self.begin(link, member) {
-            Ok(running) => running.run(),
-            Err(error) => tracing::info!(peer, "a state stream is refused: {error:#}"),
+            Ok(running) => {
+                let _running = admitted.has_begun();
+                running.run();
+            }
+            Err(error) => tracing::info!(%peer, "a state stream is refused: {error:#}"),
         }
     }
 
@@ -425,22 +426,6 @@ fn tell_watermarks(slot: SlotId, lanes: &Lanes) {
             complete_until_us_before = age.map(|age| age.as_micros()), missing_at_most = missing,
             "watermark of the copy that serves now"
         );
-    }
-}
-
-/// Counts itself while it lives.
-struct Counted<'a>(&'a AtomicUsize);
-
-impl<'a> Counted<'a> {
-    fn new(count: &'a AtomicUsize) -> Self {
-        count.fetch_add(1, Ordering::Relaxed);
-        Self(count)
-    }
-}
-
-impl Drop for Counted<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -104,6 +104,23 @@ fn sizes_and_numbers_are_checked() {
     assert_eq!(failure(&mut session).as_deref(), Some("register"));
 }
 
+/// Goal: a function that is turned away knows what of its changes was taken: that is told before, and
+/// nothing after.
+#[test]
+fn why_a_connection_ends_is_the_last_thing_that_is_told() {
+    let mut session = Session::new(hub());
+    for kind in [register(LevelKind::LevelNone), batch(1, 1, 1)] {
+        sdk::encode(&Request { kind: Some(kind) }, session.incoming());
+    }
+    session.incoming().extend_from_slice(&[0xff; 4]);
+    session.advance(Time(1));
+    let replies = replies(&mut session);
+    let [.., ReplyKind::Taken(taken), ReplyKind::Failure(_)] = &replies[..] else {
+        panic!("{replies:?}");
+    };
+    assert_eq!(taken.last, 1);
+}
+
 /// Goal: an older epoch is refused by the agent itself, whatever the SDK thinks; what follows in the
 /// right one is taken.
 #[test]
