@@ -34,7 +34,7 @@ const BUSY_CHANGES_PER_S: u64 = 8_000;
 
 /// … the thread rests for so long after each round: a few changes then share a wake-up, a TLS
 /// record and a batch of the standby's kernel. Below that rate a change never waits.
-const REST: Duration = Duration::from_micros(400);
+const REST: Duration = Duration::from_millis(1);
 
 /// Over how long the rate of changes is measured.
 const RATE_OVER: Duration = Duration::from_millis(20);
