@@ -294,7 +294,7 @@ fn commits(scrape: &mut Scrape, agent: &Agent, figures: &BTreeMap<SlotId, SyncFi
     scrape.gauge(
         "vnfpool_commit_holds",
         "1 while first packets wait for the standby (level commit), 0 in a downgrade",
-        holding().map(|(l, h)| (l, f64::from(u8::from(h.downgrade.is_none())))),
+        holding().map(|(l, h)| (l, f64::from(u8::from(h.downgrades.now.is_none())))),
     );
     scrape.counter(
         "vnfpool_commit_packets",

@@ -1,6 +1,6 @@
 //! The streams of one slot: a lane per standby and class, each with at most one thread.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -12,10 +12,14 @@ use vnfpool_wire::datagram::{Member, NodeId};
 
 use super::super::pulse::SlotView;
 use super::copies::Copies;
+use super::standing::Standing;
 use super::{receiver, sender};
 
 /// A stream that ended is opened again after this time.
 const REOPEN_AFTER: Duration = Duration::from_millis(50);
+
+/// Lanes that something is known of, beside those that there should be.
+const STANDINGS_MAX: usize = 64;
 
 /// A standby and a class of state.
 pub(super) type LaneKey = (NodeId, ClassName);
@@ -29,6 +33,10 @@ pub(super) struct Lanes {
     pub(super) was_active: bool,
     out: BTreeMap<LaneKey, Lane>,
     receiving: BTreeMap<ClassName, Receiving>,
+    /// Of every lane since this element became the active.
+    standings: BTreeMap<LaneKey, Arc<Standing>>,
+    /// The lanes that there should be.
+    wanted: BTreeSet<LaneKey>,
 }
 
 #[derive(Debug, Default)]
@@ -63,7 +71,33 @@ impl Lanes {
             was_active: false,
             out: BTreeMap::new(),
             receiving: BTreeMap::new(),
+            standings: BTreeMap::new(),
+            wanted: BTreeSet::new(),
         }
+    }
+
+    /// Says which lanes there should be; what is known of others is forgotten when this element is
+    /// not the active, and when there are too many of them.
+    pub(super) fn want(&mut self, wanted: BTreeSet<LaneKey>, is_active: bool) {
+        self.wanted = wanted;
+        if !is_active || self.standings.len() > STANDINGS_MAX {
+            self.standings.retain(|key, _| self.wanted.contains(key));
+        }
+    }
+
+    /// How the class of a lane stands, for its next stream.
+    pub(super) fn standing(&mut self, key: &LaneKey) -> Arc<Standing> {
+        Arc::clone(self.standings.entry(key.clone()).or_default())
+    }
+
+    /// Every lane that there should be, with what is known of it and its stream, if there is one.
+    pub(super) fn standings(
+        &self,
+    ) -> impl Iterator<Item = (&LaneKey, Option<&Arc<Standing>>, Option<&Sending>)> {
+        self.wanted.iter().map(|key| {
+            let sending = self.out.get(key).and_then(Lane::sending);
+            (key, self.standings.get(key), sending)
+        })
     }
 
     /// Whom the active feeds: the armed standby, and whom the manager named.
