@@ -32,5 +32,6 @@ mod replacement;
 mod rogue;
 mod setup;
 mod site;
+mod state;
 mod store;
 mod tokens;
