@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use vnfpool_model::Role;
 use vnfpool_statesync::class::{ClassName, Demand};
+use vnfpool_statesync::{ReceiverStatus, Watermark};
 use vnfpool_transport::quic::Connection;
 use vnfpool_wire::datagram::{Member, NodeId};
 
@@ -21,6 +22,16 @@ const REOPEN_AFTER: Duration = Duration::from_millis(50);
 /// Lanes that something is known of, beside those that there should be.
 const STANDINGS_MAX: usize = 64;
 
+/// Copies of streams that are over.
+const FORMER_MAX: usize = 64;
+
+/// How a copy stands, and what can be said of it when the active is gone.
+pub(super) type CopyFigures = (ReceiverStatus, Watermark);
+
+fn is_complete((_, watermark): &CopyFigures) -> bool {
+    watermark.complete_until.is_some()
+}
+
 /// A standby and a class of state.
 pub(super) type LaneKey = (NodeId, ClassName);
 
@@ -33,6 +44,9 @@ pub(super) struct Lanes {
     pub(super) was_active: bool,
     out: BTreeMap<LaneKey, Lane>,
     receiving: BTreeMap<ClassName, Receiving>,
+    /// How the copies of streams stood that are over: the active's death ends them before anybody
+    /// takes over.
+    former: BTreeMap<ClassName, CopyFigures>,
     /// Of every lane since this element became the active.
     standings: BTreeMap<LaneKey, Arc<Standing>>,
     /// The lanes that there should be.
@@ -71,6 +85,7 @@ impl Lanes {
             was_active: false,
             out: BTreeMap::new(),
             receiving: BTreeMap::new(),
+            former: BTreeMap::new(),
             standings: BTreeMap::new(),
             wanted: BTreeSet::new(),
         }
@@ -131,8 +146,38 @@ impl Lanes {
             }
         }
         self.out.retain(|_, lane| !lane.is_idle());
-        self.receiving
-            .retain(|_, receiving| !receiving.handle.has_ended());
+        let ended = self
+            .receiving
+            .extract_if(.., |_, receiving| receiving.handle.has_ended());
+        for (class, receiving) in ended.collect::<Vec<_>>() {
+            self.keep(class, &receiving);
+        }
+    }
+
+    /// How the copies of all classes stand. What a former stream has brought is there until a newer
+    /// one has brought all of it anew.
+    pub(super) fn copies_held(&self) -> BTreeMap<ClassName, CopyFigures> {
+        let mut copies = self.former.clone();
+        for (class, receiving) in &self.receiving {
+            let newer = receiving.handle.status();
+            if is_complete(&newer) || !copies.contains_key(class) {
+                copies.insert(class.clone(), newer);
+            }
+        }
+        copies
+    }
+
+    /// This element serves: its table is no copy any more.
+    pub(super) fn forget_copies(&mut self) {
+        self.former.clear();
+    }
+
+    fn keep(&mut self, class: ClassName, over: &Receiving) {
+        let copy = over.handle.status();
+        let has_room = self.former.len() < FORMER_MAX || self.former.contains_key(&class);
+        if is_complete(&copy) && has_room {
+            self.former.insert(class, copy);
+        }
     }
 
     /// Whether a stream of the lane may be opened now.
@@ -153,7 +198,9 @@ impl Lanes {
 
     /// The older stream of the class, if any, ends with its handle.
     pub(super) fn receive(&mut self, class: ClassName, receiving: Receiving) {
-        self.receiving.insert(class, receiving);
+        if let Some(older) = self.receiving.insert(class.clone(), receiving) {
+            self.keep(class, &older);
+        }
     }
 
     pub(super) fn tell_epoch(&self, view: &SlotView) {

@@ -241,6 +241,7 @@ impl SyncHub {
             if is_active && !lanes.was_active {
                 settling.begin();
                 tell_watermarks(*id, lanes);
+                lanes.forget_copies();
             }
             lanes.was_active = is_active;
             lanes.tell_epoch(&view);
@@ -465,8 +466,7 @@ impl ClassStanding {
 
 /// What the copies held when this element became the active: what a failover can have lost.
 fn tell_watermarks(slot: SlotId, lanes: &Lanes) {
-    for (class, receiving) in lanes.receiving() {
-        let (status, watermark) = receiving.handle.status();
+    for (class, (status, watermark)) in lanes.copies_held() {
         let Watermark {
             complete_until,
             changes,
@@ -476,9 +476,13 @@ fn tell_watermarks(slot: SlotId, lanes: &Lanes) {
         let at = now();
         let age = complete_until.map(|until| at.since(until));
         let missing = watermark.missing(at);
+        // For people by the wall clock, for who compares by the clock of every `Time`.
+        let since = age.and_then(|age| jiff::Timestamp::now().checked_sub(age).ok());
         tracing::info!(
             %slot, %class, in_sync = status.in_sync, entries = status.entries, changes, backlog,
             complete_until_us_before = age.map(|age| age.as_micros()), missing_at_most = missing,
+            missing_since = since.map(tracing::field::display),
+            missing_since_boottime_ns = complete_until.map(|until| until.0),
             "watermark of the copy that serves now"
         );
     }
