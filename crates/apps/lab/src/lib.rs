@@ -51,7 +51,9 @@ pub use namespaces::{
     VIP_OUTSIDE_V4, VIP_OUTSIDE_V6, Watched,
 };
 pub use observe::Observer;
-pub use report::{DemoReport, FamilySummary, Resident, Spread, StepReport, StepsSummary, Summary};
+pub use report::{
+    DemoReport, FamilySummary, LossSummary, Resident, Spread, StepReport, StepsSummary, Summary,
+};
 pub use run::{Rival, RunOptions, Scheduling, lab_run};
 pub use state_bench::{StateOptions, StateRow, bench_state};
 pub use traffic::Download;

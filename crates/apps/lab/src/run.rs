@@ -11,7 +11,7 @@ use crate::namespaces::Gateway;
 use crate::process::resident_kib;
 use crate::report::{Resident, Summary, summarise};
 use crate::rival::{Keepalived, install_missing};
-use crate::scenarios::{self, Injection, Scenario, Stage};
+use crate::scenarios::{self, Injection, Loss, Scenario, Stage};
 use crate::signals;
 use crate::system::{Scene, System};
 use crate::traffic::Traffic;
@@ -114,6 +114,9 @@ pub fn lab_run(
         writeln!(output, "{}", crate::report::table(&summaries))?;
         for budget in crate::report::budgets(&summaries) {
             writeln!(output, "where the time went: {budget}")?;
+        }
+        for loss in crate::report::losses(&summaries) {
+            writeln!(output, "what was lost: {loss}")?;
         }
     }
     Ok(summaries)
@@ -234,6 +237,8 @@ pub(crate) struct RunFigures {
     /// From the end of the fault until the pool was ready for the next one, in ms, or why it did
     /// not get ready.
     pub(crate) recovery: Result<f64, String>,
+    /// What the takeover lost, where the scenario looks.
+    pub(crate) loss: Option<Loss>,
 }
 
 impl RunFigures {
@@ -264,10 +269,16 @@ impl RunFigures {
             Some(decisions) => format!(", decisions {decisions}"),
             None => String::new(),
         };
+        let loss = match self.loss {
+            Some(Loss { stated, missing }) => {
+                format!(", connections missing {missing}, stated at most {stated}")
+            }
+            None => String::new(),
+        };
         format!(
             "outage {:.1} ms, lost {}, TCP {}/{}, two owners {two_owners_ms} ms, \
              stale frames {stale_frames}, takeover {takeover}, role changes {role_changes}\
-             {decisions}, {recovery}",
+             {decisions}{loss}, {recovery}",
             ipv4.outage_ms,
             ipv4.probes_lost,
             ipv4.tcp_alive + ipv6.tcp_alive,
@@ -317,6 +328,7 @@ pub(crate) fn run_once(stage: &mut Stage<'_>, scenario: &dyn Scenario) -> Result
         decisions,
         command_ms: command_ms(injection),
         recovery: recovery(stage, scenario.patience())?,
+        loss: injection.loss,
     })
 }
 

@@ -8,7 +8,7 @@ use anyhow::{Result, bail};
 use crate::namespaces::{Gateway, Lab, ProcessMark};
 use crate::observe::Observer;
 use crate::signals;
-use crate::vnfpool::TakeoverSteps;
+use crate::vnfpool::{TakeoverSteps, Watermark};
 
 /// A laboratory with its ownership probe: where systems are put to the test.
 #[derive(Debug)]
@@ -126,6 +126,12 @@ pub(crate) trait System {
     /// Where the time of the takeover by `gateway` since [`System::mark_logs`] went, if the system
     /// tells that.
     fn takeover_steps(&self, _lab: &Lab, _gateway: Gateway) -> Option<TakeoverSteps> {
+        None
+    }
+
+    /// What `gateway`, which has taken over since [`System::mark_logs`], says that it may not have, if
+    /// the system says such things.
+    fn watermark(&self, _lab: &Lab, _gateway: Gateway) -> Option<Watermark> {
         None
     }
 

@@ -94,6 +94,9 @@ pub struct SlotStatus {
     /// The blocks of ports, if the slot has some.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub port_blocks: Option<PortBlocksStatus>,
+    /// How its service state is replicated, by the word of the active: each class at each standby.
+    #[serde(default)]
+    pub state: Vec<ClassStatus>,
 }
 
 /// Which block of ports new connections get (docs/decisions/0022).
@@ -104,6 +107,79 @@ pub struct PortBlocksStatus {
     /// The number of the block that each element has in its map: the active uses it, the others
     /// would.
     pub in_map: BTreeMap<ElementId, u32>,
+}
+
+/// A class of service state, and how it stands at one standby. Levels are `none`, `eventual`,
+/// `bounded`, `commit` (draft §5.2).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClassStatus {
+    /// Its name; `conntrack` are the kernel's connections.
+    pub class: String,
+    /// Who holds it; none while there is nobody, and for `none`.
+    #[serde(default)]
+    pub standby: Option<ElementId>,
+    /// The level that the pool, or the function, demands.
+    pub demanded: String,
+    /// The level that both agreed on; none without an agreement.
+    #[serde(default)]
+    pub agreed: Option<String>,
+    /// The level now: lower than the agreed one in a downgrade.
+    #[serde(default)]
+    pub level: Option<String>,
+    /// Why it was refused, or why less than demanded was agreed on, in one sentence.
+    #[serde(default)]
+    pub reason: Option<String>,
+    /// Whether the standby has all of it, as far as the level asks for.
+    #[serde(default)]
+    pub in_sync: bool,
+    /// Entries told to the standby.
+    #[serde(default)]
+    pub entries: u64,
+    /// The downgrade under way.
+    #[serde(default)]
+    pub downgrade: Option<DowngradeStatus>,
+    /// The last one that is over.
+    #[serde(default)]
+    pub last_downgrade: Option<DowngradeStatus>,
+    /// How many have begun since the active serves, without those from before the agreement.
+    #[serde(default)]
+    pub downgrades: u64,
+    /// Times that the source of changes overran, so that some were lost.
+    #[serde(default)]
+    pub overruns: u64,
+    /// Changes that are known to have been lost then.
+    #[serde(default)]
+    pub changes_lost: u64,
+    /// Milliseconds since the last overrun.
+    #[serde(default)]
+    pub overrun_ms: Option<u64>,
+    /// Milliseconds since the standby had been told what the last overrun had hidden; none while it
+    /// has not, or without one.
+    #[serde(default)]
+    pub repaired_ms: Option<u64>,
+    /// How changes come from the kernel: `ring`, or `netlink` as a fall-back.
+    #[serde(default)]
+    pub event_source: Option<String>,
+    /// Why it is the fall-back.
+    #[serde(default)]
+    pub fallback_reason: Option<String>,
+}
+
+/// A time in which a class is held at a lower level than agreed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DowngradeStatus {
+    /// The level meanwhile.
+    pub level: String,
+    /// Why, in one sentence.
+    pub reason: String,
+    /// Milliseconds since it began.
+    pub began_ms: u64,
+    /// Of one that is over: how long it was.
+    #[serde(default)]
+    pub lasted_ms: Option<u64>,
+    /// Of one that is over: first packets that did not wait for the standby.
+    #[serde(default)]
+    pub unheld: Option<u64>,
 }
 
 /// An element now, as far as the manager has heard.

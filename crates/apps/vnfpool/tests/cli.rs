@@ -333,6 +333,51 @@ fn tokens_are_printed_alone() {
     assert_eq!(token["expires"], "1970-01-01T00:01:30Z");
 }
 
+/// Goal: what is not as demanded is seen at a glance, and what elements say cannot steer a terminal.
+#[test]
+fn status_says_how_state_is_replicated() {
+    let manager = Manager::start();
+    let (code, stdout, _) = manager.run(&["status"]);
+    assert_eq!(code, 0);
+    let lines: Vec<&str> = stdout.lines().map(str::trim).collect();
+    let row = |class: &str| {
+        let of_class = |line: &&&str| line.split_whitespace().nth(1) == Some(class);
+        let line = lines.iter().find(of_class).expect(class);
+        line.split_whitespace().collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(
+        row("CLASS"),
+        "SLOT CLASS LEVEL STANDBY SYNC ENTRIES OVERRUNS EVENTS"
+    );
+    assert_eq!(
+        row("conntrack"),
+        "main conntrack bounded OF commit gw2 yes 12 3 netlink"
+    );
+    assert_eq!(
+        row("sessions"),
+        "main sessions bounded OF commit gw2 NO 0 1 -"
+    );
+    assert_eq!(row("hints"), "main hints - OF eventual gw2 NO 0 0 -");
+    assert_eq!(row("keys"), "main keys none - - 0 0 -");
+    for remark in [
+        "main: conntrack at gw2: DOWNGRADED to bounded 1500 ms ago: it is slow",
+        "main: conntrack at gw2: last of 2 downgrades: to bounded, began 1m 1s ago, for 1200 ms; 7 first \
+         packets did not wait: it was slow",
+        "main: conntrack at gw2: 3 times changes were lost (40 changes), the last one 700 ms ago; NOT \
+         REPAIRED YET",
+        "main: sessions at gw2: bounded instead of commit: it can do no more",
+        "main: sessions at gw2: 1 times changes were lost, the last one 20s ago; repaired 19s ago",
+        "main: hints at gw2: NOT HELD: it is unknown there",
+    ] {
+        assert!(lines.contains(&remark), "{remark}\n{stdout}");
+    }
+    assert!(
+        stdout.contains("events do not come through a ring: no "),
+        "{stdout}"
+    );
+    assert!(!stdout.contains('\u{1b}'), "{stdout}");
+}
+
 #[test]
 fn status_and_audit_are_printed() {
     let manager = Manager::start();
@@ -348,6 +393,9 @@ fn status_and_audit_are_printed() {
     assert!(stdout.contains(" QUARANTINE "), "{stdout}");
     let status = manager.json(&["status", "edge"]);
     assert_eq!(status["pools"][0]["slots"][0]["armed"], true);
+    let state = &status["pools"][0]["slots"][0]["state"];
+    assert_eq!(state[0]["downgrade"]["began_ms"], 1_500);
+    assert_eq!(state[1]["agreed"], "bounded");
     assert_eq!(
         status["pools"][0]["elements"][2]["last_heard_ms"],
         Value::Null

@@ -106,6 +106,9 @@ scenarios! {
     nat_ports "nat-ports",
     vnf_fail "vnf-fail",
     quorum_loss "quorum-loss",
+    watermark_freeze "watermark-freeze",
+    watermark_kill "watermark-kill",
+    watermark_silent "watermark-silent",
 }
 
 /// What `lab matrix --smoke` runs.

@@ -18,6 +18,9 @@ pub const VERSIONS: std::ops::RangeInclusive<u32> = 1..=1;
 /// its element has registered: the older agent ends.
 pub const CLOSE_REPLACED: u8 = 2;
 
+/// Of the classes of a slot, with each of its standbys, a manager takes so many.
+pub const CLASSES_REPORTED_MAX: usize = 64;
+
 /// The highest version that both sides speak; none when there is none.
 #[must_use]
 pub fn negotiate(peer_min: u32, peer_max: u32) -> Option<u32> {

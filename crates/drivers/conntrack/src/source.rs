@@ -79,6 +79,12 @@ impl Source {
         })
     }
 
+    /// How the kernel's events come, and why they come another way than preferred.
+    #[must_use]
+    pub const fn events(&self) -> &EventSource {
+        &self.events
+    }
+
     /// Leaves out what the sink with the netlink port `port` does, if this element also holds
     /// connections for others in the same table: as [`EventSource::ignore`], also after overruns.
     pub const fn ignore(&mut self, port: u32) {

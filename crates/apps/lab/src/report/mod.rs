@@ -15,7 +15,7 @@ pub(crate) use matrix::{
     MatrixReport, MatrixRow, Outcome, matrix_markdown, matrix_page, matrix_table,
 };
 pub use step::{DemoReport, StepReport};
-pub use summary::{FamilySummary, Resident, Spread, StepsSummary, Summary};
-pub(crate) use summary::{budgets, summarise};
+pub use summary::{FamilySummary, LossSummary, Resident, Spread, StepsSummary, Summary};
+pub(crate) use summary::{budgets, losses, summarise};
 pub(crate) use table::{demo_table, table};
 pub(crate) use timeline::timeline;

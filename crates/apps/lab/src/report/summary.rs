@@ -92,6 +92,10 @@ pub struct Summary {
     pub recovery_ms: Option<Spread>,
     /// Runs in which it had.
     pub recoveries: usize,
+    /// Connections that takeovers lost, and how many the new actives said that may be missing; where
+    /// the scenario compares the two.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub loss: Option<LossSummary>,
     /// Why it had not, in the last run in which it had not.
     pub not_ready: Option<String>,
     /// IPv6, counted separately.
@@ -100,6 +104,40 @@ pub struct Summary {
     pub tap_missed: u64,
     /// Resident memory after the last run.
     pub resident: Resident,
+}
+
+/// What takeovers lost, in connections per run. That no more is missing than was stated is checked in
+/// each run; the sums do not show it.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct LossSummary {
+    /// May be missing, as the new active said.
+    pub stated: Spread,
+    /// Were missing, by the kernels' tables.
+    pub missing: Spread,
+}
+
+impl LossSummary {
+    fn of(runs: &[RunFigures]) -> Option<Self> {
+        let losses = || runs.iter().filter_map(|run| run.loss);
+        // Tables hold fewer than 2^32 entries.
+        let number = |count: u64| u32::try_from(count).map_or(f64::INFINITY, f64::from);
+        Some(Self {
+            stated: Spread::of(losses().map(|loss| number(loss.stated)))?,
+            missing: Spread::of(losses().map(|loss| number(loss.missing)))?,
+        })
+    }
+}
+
+/// One line for each system whose losses were compared with what it said of them; p50/max.
+pub(crate) fn losses(summaries: &[Summary]) -> Vec<String> {
+    let one = |summary: &Summary| {
+        let LossSummary { stated, missing } = summary.loss?;
+        Some(format!(
+            "{}, {}, connections p50/max: missing {:.0}/{:.0}, stated at most {:.0}/{:.0}",
+            summary.scenario, summary.system, missing.p50, missing.max, stated.p50, stated.max
+        ))
+    };
+    summaries.iter().filter_map(one).collect()
 }
 
 /// The steps of many takeovers; each from the end of the one before.
@@ -246,6 +284,7 @@ pub(crate) fn summarise(
         stale_frames: runs.iter().map(|run| run.figures.stale_frames).sum(),
         recovery_ms: spread(&|run| run.recovery.as_ref().ok().copied()),
         recoveries: runs.iter().filter(|run| run.recovery.is_ok()).count(),
+        loss: LossSummary::of(runs),
         not_ready: runs.iter().rev().find_map(|run| run.recovery.clone().err()),
         ipv6: family(runs.iter().map(|run| &run.figures.ipv6)),
         tap_missed: runs.iter().map(|run| run.figures.tap_missed).sum(),

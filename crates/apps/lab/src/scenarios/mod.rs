@@ -16,6 +16,7 @@ mod resume;
 mod stutter;
 mod two_box;
 mod vnf;
+mod watermark;
 
 use std::time::Duration;
 
@@ -38,12 +39,27 @@ pub(crate) struct Injection {
     pub(crate) at: Nanos,
     /// When the command that caused it had returned, where there was one.
     pub(crate) returned: Option<Nanos>,
+    /// What was said of the loss, and what was lost, where the scenario compares that.
+    pub(crate) loss: Option<Loss>,
+}
+
+/// How many connections a takeover has lost, beside what the new active says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Loss {
+    /// That so many may be missing.
+    pub(crate) stated: u64,
+    /// So many are.
+    pub(crate) missing: u64,
 }
 
 impl Injection {
     /// A fault that happened at a moment.
     pub(crate) const fn at(at: Nanos) -> Self {
-        Self { at, returned: None }
+        Self {
+            at,
+            returned: None,
+            loss: None,
+        }
     }
 }
 
@@ -167,6 +183,9 @@ const ALL: &[&dyn Scenario] = &[
     &bulk::BulkKill::STANDBY,
     &bulk::BulkKill::ACTIVE,
     &ports::NatPorts,
+    &watermark::Watermark::FREEZE,
+    &watermark::Watermark::KILL,
+    &watermark::Watermark::SILENT,
     &reboot::BothReboot,
     &flap::Flap,
     &disk::Disk::FULL,

@@ -64,5 +64,6 @@ fn switch_to(stage: &mut Stage<'_>, to: Gateway) -> Result<Injection> {
     Ok(Injection {
         at,
         returned: Some(clock::now()),
+        loss: None,
     })
 }

@@ -15,11 +15,13 @@ mod rows;
 mod subject;
 mod told;
 
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
 
+use crate::namespaces::Namespace;
 use crate::rival::install_missing;
 use crate::signals;
 use limits::RaisedLimits;
@@ -90,6 +92,17 @@ pub fn bench_state(
     }
     writeln!(run.progress, "written: {}", options.report.display())?;
     Ok(run.failures.is_empty())
+}
+
+/// Source and target ports of the connections in a namespace's kernel that go from the client to
+/// ports of the server from 20 000 on.
+///
+/// # Errors
+/// When the kernel does not show its connections.
+pub(crate) fn flows_in(namespace: &Namespace) -> Result<BTreeSet<(u16, u16)>> {
+    let flows = ctnetlink::dump(namespace)?.into_iter();
+    let ports = flows.map(|flow| (flow.original.source.1, flow.original.target.1));
+    Ok(ports.collect())
 }
 
 fn selected(rows: &[StateRow]) -> Vec<StateRow> {

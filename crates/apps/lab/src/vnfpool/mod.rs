@@ -5,6 +5,7 @@ mod files;
 mod status;
 mod system;
 mod takeover;
+mod watermark;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -25,6 +26,7 @@ pub use files::element_file;
 use status::SlotState;
 use takeover::Marks;
 pub use takeover::TakeoverSteps;
+pub(crate) use watermark::Watermark;
 
 const MANAGER_ADDRESS: &str = "10.9.0.10";
 const MANAGER_PORT: &str = "7400";

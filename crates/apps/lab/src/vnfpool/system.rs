@@ -8,7 +8,9 @@ use anyhow::{Context as _, Result};
 use rustix::process::Signal;
 
 use super::takeover::{Marks, TakeoverSteps};
-use super::{MANAGER_ADDRESS, READY_LIMIT, STOP_LIMIT, Vnfpool, element_log, files, manager_log};
+use super::{
+    MANAGER_ADDRESS, READY_LIMIT, STOP_LIMIT, Vnfpool, Watermark, element_log, files, manager_log,
+};
 use crate::command;
 use crate::namespaces::{Gateway, Lab, ProcessMark};
 use crate::process::Daemon;
@@ -140,6 +142,11 @@ impl System for Vnfpool {
     fn takeover_steps(&self, lab: &Lab, gateway: Gateway) -> Option<TakeoverSteps> {
         let log = element_log(lab, gateway);
         self.marks.steps(gateway.index(), &log, &manager_log(lab))
+    }
+
+    fn watermark(&self, lab: &Lab, gateway: Gateway) -> Option<Watermark> {
+        self.marks
+            .watermark(gateway.index(), &element_log(lab, gateway))
     }
 
     fn decisions(&self, lab: &Lab) -> Option<usize> {

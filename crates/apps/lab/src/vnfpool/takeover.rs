@@ -5,6 +5,8 @@ use std::path::Path;
 
 use serde::Serialize;
 
+use super::Watermark;
+
 /// The steps of one takeover, in ms, each from the end of the one before.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct TakeoverSteps {
@@ -48,6 +50,11 @@ impl Marks {
         let element = since(&read(element), self.elements[index]);
         let manager = since(&read(manager), self.manager);
         parse(&element, &manager)
+    }
+
+    /// What the element with this index has said since then of what it may not have.
+    pub(super) fn watermark(&self, index: usize, element: &Path) -> Option<Watermark> {
+        Watermark::parse(read(element).get(self.elements[index]..)?)
     }
 
     /// How many records the manager has written since then: each names a pair anew, or takes a

@@ -181,7 +181,21 @@ const STATUS: &str = r#"{
     "handle": "edge", "function": "nat-gateway", "profile": "default", "on_quorum_loss": "serve",
     "slots": [{
       "id": 1, "name": "main", "epoch": "3.1", "active": "gw1", "standby": "gw2", "armed": true,
-      "addresses": ["10.1.0.254/24"]
+      "addresses": ["10.1.0.254/24"],
+      "state": [
+        {"class": "conntrack", "standby": "gw2", "demanded": "commit", "agreed": "commit",
+         "level": "bounded", "in_sync": true, "entries": 12,
+         "downgrade": {"level": "bounded", "reason": "it is slow", "began_ms": 1500},
+         "last_downgrade": {"level": "bounded", "reason": "it was slow", "began_ms": 61000,
+          "lasted_ms": 1200, "unheld": 7},
+         "downgrades": 2, "overruns": 3, "changes_lost": 40, "overrun_ms": 700,
+         "event_source": "netlink", "fallback_reason": "no \u001b[2J right"},
+        {"class": "sessions", "standby": "gw2", "demanded": "commit", "agreed": "bounded",
+         "level": "bounded", "reason": "it can do no more", "overruns": 1, "overrun_ms": 20000,
+         "repaired_ms": 19900},
+        {"class": "hints", "standby": "gw2", "demanded": "eventual", "reason": "it is unknown there"},
+        {"class": "keys", "demanded": "none"}
+      ]
     }],
     "elements": [
       {"id": "gw1", "incarnation": 5, "role": "active", "able": true, "host": "host-1",

@@ -1,5 +1,7 @@
 //! `vnfpool status`.
 
+mod state;
+
 use std::path::Path;
 
 use anyhow::bail;
@@ -73,6 +75,7 @@ fn print_pool(pool: &PoolStatus, output: &mut Output) -> anyhow::Result<()> {
             output.line(clean(&port_blocks_line(slot, blocks)))?;
         }
     }
+    state::print(pool, output)?;
     let header = [
         "ELEMENT", "ROLE", "STATE", "HOST", "SYNC", "HEARD", "GATE", "REALTIME", "VERSION",
     ];

@@ -2,6 +2,7 @@
 
 mod configure;
 mod faults;
+mod state_report;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -316,10 +317,16 @@ impl Agent {
         let faults = self.faults.list();
         let (view, figures, at) = (self.pulse.view(), self.sync.figures(), now());
         let blocks = self.blocks.in_map();
+        let mut rows_left = state_report::ROWS_MAX;
         let slots = view.slots.iter().map(|(id, slot)| {
             let figures = figures.get(id).cloned().unwrap_or_default();
             let margin = slot.lease_margin.map_or(0, |m| m.as_micros());
             let lag = figures.lag(at);
+            let sdk = self.sdk.as_ref();
+            let of_function = sdk.map(|sdk| sdk.downgrades(*id, at)).unwrap_or_default();
+            let mut standings = self.sync.standings(*id);
+            standings.truncate(rows_left);
+            rows_left -= standings.len();
             SlotReport {
                 id: id.0,
                 term: slot.epoch.term,
@@ -333,6 +340,7 @@ impl Agent {
                 silence_excess_us: u64::try_from(slot.silence_excess.as_micros())
                     .unwrap_or(u64::MAX),
                 port_block: blocks.get(id).copied().map(u32::from),
+                classes: state_report::class_reports(standings, &of_function, at),
             }
         });
         ElementReport {

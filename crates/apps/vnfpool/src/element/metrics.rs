@@ -40,6 +40,7 @@ fn text(agent: &Agent) -> String {
     slots(&mut scrape, agent, &view);
     let figures = agent.sync.figures();
     state(&mut scrape, agent, &figures);
+    levels(&mut scrape, agent, view.slots.keys().copied());
     commits(&mut scrape, agent, &figures);
     function(&mut scrape, agent);
     gates(&mut scrape, agent, &view);
@@ -281,6 +282,45 @@ fn state(scrape: &mut Scrape, agent: &Agent, figures: &BTreeMap<SlotId, SyncFigu
     );
 }
 
+/// At which level each class is held, and how its changes come from the kernel.
+fn levels(scrape: &mut Scrape, agent: &Agent, slots: impl Iterator<Item = SlotId>) {
+    let standings: Vec<_> = slots
+        .flat_map(|id| {
+            let standings = agent.sync.standings(id).into_iter();
+            standings.map(move |standing| (id, standing))
+        })
+        .collect();
+    let each = || {
+        standings.iter().filter_map(|(id, standing)| {
+            let mut labels = labels(agent, *id);
+            labels.push(("class", standing.class.to_string()));
+            labels.push(("standby", standing.standby?.0.to_string()));
+            Some((labels, standing))
+        })
+    };
+    scrape.gauge(
+        "vnfpool_sync_level",
+        "1 while both agree on a level, 0 while the standby does not hold the class",
+        each().map(|(mut labels, standing)| {
+            let agreed = standing.known.agreed;
+            let word = agreed.map_or("", |level| level.as_str());
+            labels.push(("demanded", standing.demanded.as_str().to_owned()));
+            labels.push(("agreed", word.to_owned()));
+            (labels, f64::from(u8::from(agreed.is_some())))
+        }),
+    );
+    scrape.gauge(
+        "vnfpool_sync_event_source",
+        "1: how changes come from the kernel, and why not through a ring",
+        each().filter_map(|(mut labels, standing)| {
+            let by = standing.known.events.clone()?;
+            labels.push(("source", by.kind.to_owned()));
+            labels.push(("fallback_reason", by.fallback_reason.unwrap_or_default()));
+            Some((labels, 1.0))
+        }),
+    );
+}
+
 fn commits(scrape: &mut Scrape, agent: &Agent, figures: &BTreeMap<SlotId, SyncFigures>) {
     let holding = || {
         let streams = figures.iter().flat_map(|(id, slot)| {
@@ -294,7 +334,12 @@ fn commits(scrape: &mut Scrape, agent: &Agent, figures: &BTreeMap<SlotId, SyncFi
     scrape.gauge(
         "vnfpool_commit_holds",
         "1 while first packets wait for the standby (level commit), 0 in a downgrade",
-        holding().map(|(l, h)| (l, f64::from(u8::from(h.downgrade.is_none())))),
+        holding().map(|(l, h)| (l, f64::from(u8::from(h.downgrades.now.is_none())))),
+    );
+    scrape.counter(
+        "vnfpool_commit_downgrades",
+        "Times that first packets began to leave without waiting",
+        holding().map(|(l, h)| (l, h.downgrades.count)),
     );
     scrape.counter(
         "vnfpool_commit_packets",

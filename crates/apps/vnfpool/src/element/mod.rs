@@ -15,6 +15,7 @@ mod agent;
 mod blocks;
 mod control;
 mod departure;
+mod downgrades;
 mod drain;
 mod figures;
 mod health;

@@ -23,6 +23,7 @@ mod pulse;
 mod quarantine;
 mod registry;
 mod shared;
+mod state_news;
 #[cfg(test)]
 mod tests;
 

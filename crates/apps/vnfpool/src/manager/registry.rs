@@ -15,6 +15,7 @@ use vnfpool_wire::datagram::{Member, NodeId, Record};
 
 use super::deletion::Closing;
 use super::pulse::View;
+use super::state_news::StateTold;
 
 /// Durable: a pool and the numbers of its slots.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -137,7 +138,7 @@ impl Live {
 
 /// When an event of one kind was told of an element last: what elements say must not fill the log,
 /// nor push other events out.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Told(Option<Instant>);
 
 impl Told {
@@ -176,6 +177,8 @@ pub(crate) struct Element {
     pub(super) able_told: Told,
     /// Events about messages that nobody here knows.
     pub(super) unknown_told: Told,
+    /// Events about the state that it replicates.
+    pub(super) state_told: StateTold,
 }
 
 impl Element {
@@ -185,7 +188,7 @@ impl Element {
     }
 
     /// An element that is not connected.
-    pub(crate) const fn new(node: NodeId) -> Self {
+    pub(crate) fn new(node: NodeId) -> Self {
         Self {
             node,
             paths: Vec::new(),
@@ -196,6 +199,7 @@ impl Element {
             departed: false,
             able_told: Told(None),
             unknown_told: Told(None),
+            state_told: StateTold::default(),
         }
     }
 }

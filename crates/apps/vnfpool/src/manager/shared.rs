@@ -19,6 +19,7 @@ use super::events::{Events, Happening};
 use super::paces::Paces;
 use super::pulse::{Command, Notice, Pulse, View};
 use super::registry::{Element, ElementRecord, Live, PathsRecord, PoolRecord, Registry};
+use super::state_news::Reporter;
 
 /// Everything that the tasks share.
 #[derive(Debug)]
@@ -233,9 +234,10 @@ impl Shared {
         id: &ElementId,
         report: control::ElementReport,
     ) {
-        let (is, faults) = {
+        let (news, able) = {
             let mut registry = self.registry();
             registry.note_closed(pool, id, &report);
+            let names = registry.pools.get(pool).map(|record| record.slots.clone());
             let record = registry.pools.get(pool);
             let paced = record.filter(|record| record.spec.lease_bounds.is_some());
             let slots: Option<BTreeSet<_>> = paced.map(|r| r.slots.values().copied().collect());
@@ -256,14 +258,24 @@ impl Shared {
                     });
                 }
             }
-            live.report = report;
             // What is not told now is told with a later report, if it is still so.
-            if live.told_able == is || !element.able_told.may_tell(Instant::now()) {
-                return;
+            let by = Reporter {
+                pool,
+                element: id,
+                slots: &names.unwrap_or_default(),
+            };
+            let news = element.state_told.news(&report, &by, Instant::now());
+            live.report = report;
+            let is_news = live.told_able != is && element.able_told.may_tell(Instant::now());
+            if is_news {
+                live.told_able = is;
             }
-            live.told_able = is;
-            (is, faults)
+            (news, is_news.then_some((is, faults)))
         };
+        for happening in news {
+            self.events.add(happening);
+        }
+        let Some((is, faults)) = able else { return };
         self.events.add(Happening {
             kind: if is { "able" } else { "unable" },
             pool: Some(pool.clone()),

@@ -25,7 +25,9 @@ use vnfpool_transport::{
     Identity, PeerPolicy, PrincipalId, Rejection, RejectionCounters, TrustDomain,
 };
 use vnfpool_wire::control::frame::Kind;
-use vnfpool_wire::control::{ElementReport, Frame, Hello, SlotReport};
+use vnfpool_wire::control::{
+    CLASSES_REPORTED_MAX, ClassReport, DowngradeReport, ElementReport, Frame, Hello, SlotReport,
+};
 use vnfpool_wire::datagram::{Member, NodeId, Record};
 
 use super::db::Db;
@@ -465,6 +467,73 @@ async fn the_lag_of_the_standby_is_milliseconds_by_the_word_of_the_active() {
     assert_eq!((gw1.role, gw1.sync_lag_ms), (Role::Active, None));
     assert_eq!((gw2.role, gw2.sync_lag_ms), (Role::Standby, Some(12)));
     assert_eq!(gw1.labels["rack"], "of gw1");
+}
+
+/// Goal: an operator sees at which level the active's state is held, and by whom; whoever is not the
+/// active has no say, and nobody fills the answer.
+#[tokio::test]
+async fn how_state_is_replicated_is_the_word_of_the_active() {
+    let running = pair().await;
+    let shared = &running.api.0;
+    let _frames = [connect(shared, "gw1", 1), connect(shared, "gw2", 2)];
+    let id = shared.pool(&edge()).unwrap().slots["main"];
+    let say = |name: &str, classes: Vec<ClassReport>| {
+        let slot = SlotReport {
+            id: id.0,
+            classes,
+            ..SlotReport::default()
+        };
+        let report = ElementReport {
+            slots: vec![slot],
+            ..ElementReport::default()
+        };
+        shared.reported(&edge(), &name.parse().unwrap(), report);
+    };
+    let node = |name: &str| {
+        let registry = shared.registry();
+        let elements = registry.elements.iter();
+        let mut found = elements.filter(|((_, id), _)| id.as_str() == name);
+        found.next().unwrap().1.node.0
+    };
+    let class = ClassReport {
+        class: "conntrack".to_owned(),
+        standby: node("gw2"),
+        demanded: "commit".to_owned(),
+        agreed: Some("commit".to_owned()),
+        downgrade: Some(DowngradeReport {
+            level: "bounded".to_owned(),
+            reason: "it is slow".to_owned(),
+            began_ms: 1_500,
+            ..DowngradeReport::default()
+        }),
+        downgrades: 1,
+        overruns: 2,
+        event_source: "ring".to_owned(),
+        ..ClassReport::default()
+    };
+    say("gw1", vec![class.clone()]);
+    say("gw2", vec![ClassReport::default()]);
+    let status = running.api.status().await.unwrap();
+    let [state] = status.pools[0].slots[0].state.as_slice() else {
+        panic!("one class: {status:?}");
+    };
+    assert_eq!(state.standby.as_ref().map(|id| id.as_str()), Some("gw2"));
+    assert_eq!(state.agreed.as_deref(), Some("commit"));
+    assert_eq!(state.level.as_deref(), Some("bounded"));
+    let downgrade = state.downgrade.as_ref().unwrap();
+    assert_eq!((downgrade.began_ms, downgrade.lasted_ms), (1_500, None));
+    assert_eq!((state.overruns, state.repaired_ms), (2, None));
+    assert_eq!(state.event_source.as_deref(), Some("ring"));
+    assert_eq!((&state.reason, &state.fallback_reason), (&None, &None));
+    let mut kept = Box::pin(shared.events.stream(Some(0)));
+    let now = || kept.next().now_or_never().flatten().map(|event| event.kind);
+    let kinds: Vec<_> = std::iter::from_fn(now).collect();
+    for kind in ["state-downgraded", "state-lost"] {
+        assert!(kinds.iter().any(|told| told == kind), "{kinds:?}");
+    }
+    say("gw1", vec![class; 1_000]);
+    let status = running.api.status().await.unwrap();
+    assert_eq!(status.pools[0].slots[0].state.len(), CLASSES_REPORTED_MAX);
 }
 
 /// Goal: with `lease = "auto"` what a member reports becomes the machine's pace, and `status` says

@@ -19,8 +19,13 @@ struct Instance {
 
 impl Instance {
     fn start(runtime: &Runtime, site: &Site, gateway: Gateway) -> Self {
+        Self::start_of(runtime, site, gateway, "counts")
+    }
+
+    /// With one class of state.
+    fn start_of(runtime: &Runtime, site: &Site, gateway: Gateway, class: &str) -> Self {
         let function =
-            || Function::new("counter", "1").class(Class::new("counts", Level::commit(), 1));
+            || Function::new("counter", "1").class(Class::new(class, Level::commit(), 1));
         let socket = site.path(&format!("{gateway}-sdk.sock"));
         let connect = || {
             runtime
@@ -79,6 +84,46 @@ pub(crate) fn start_agent(site: &Site, gateway: Gateway) {
         site.element_file(gateway)
     );
     site.start_element_of(gateway, &text);
+}
+
+/// Goal: a successor that does not know a class is not armed, and `status` says why; when it knows the
+/// class, that is over by itself. Method: the function of the standby declares another class at first.
+#[test]
+fn a_class_that_the_successor_does_not_know_is_seen_to_be_refused() {
+    let runtime = Runtime::new().unwrap();
+    let site = Site::managed();
+    site.create_pool();
+    start_agent(&site, Gw1);
+    let _one = Instance::start(&runtime, &site, Gw1);
+    site.wait_owner(Gw1);
+    start_agent(&site, Gw2);
+    let two = Instance::start_of(&runtime, &site, Gw2, "others");
+    let counts = || {
+        let slot = site.slot()?;
+        let mut classes = slot["state"].as_array()?.iter();
+        let class = classes.find(|class| class["class"] == "counts")?.clone();
+        Some((class, slot["armed"] == true))
+    };
+    let (refused, is_armed) = wait("the refusal in status", || {
+        counts().filter(|(class, _)| class["reason"].is_string())
+    });
+    assert!(!is_armed, "{refused}");
+    assert_eq!(refused["demanded"], "commit");
+    assert!(refused["agreed"].is_null(), "{refused}");
+    let reason = refused["reason"].as_str().unwrap();
+    assert!(reason.contains("does not know this class"), "{refused}");
+    assert!(
+        site.operate(&["status"])
+            .contains("counts at gw2: NOT HELD: ")
+    );
+    drop(two);
+    let _two = Instance::start(&runtime, &site, Gw2);
+    site.wait_armed();
+    wait("the agreement in status", || {
+        let (class, _) = counts()?;
+        (class["agreed"] == "commit" && class["reason"].is_null()).then_some(())
+    });
+    site.ends_well();
 }
 
 /// Goal: what a function has committed is with the function that takes over, whatever has died; and an

@@ -36,6 +36,7 @@ mod secrecy;
 mod setup;
 mod site;
 mod snapshot;
+mod state;
 mod store;
 mod tap;
 mod tokens;

@@ -10,8 +10,9 @@ use crate::wire::record::Mark;
 /// up.
 const WINDOW: Duration = Duration::from_secs(10);
 
-/// Over how long changes are counted for their rate.
-const RATE_OVER: Duration = Duration::from_millis(100);
+/// Over how long changes are counted for their rate, at least: between two marks of a stream that
+/// has something to tell.
+const RATE_OVER: Duration = Duration::from_millis(25);
 
 /// What the copy holds, as a statement that stays true when the active is gone.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -23,18 +24,21 @@ pub struct Watermark {
     pub changes: u64,
     /// Changes a second, lately.
     pub changes_per_s: u64,
+    /// The most that there were in the last 10 to 20 s, counted from mark to mark.
+    pub changes_per_s_max: u64,
     /// Changes that the active had made and not told when it last spoke.
     pub backlog: u32,
 }
 
 impl Watermark {
-    /// About how many changes are missing at `now`, if the active went on until then.
+    /// How many changes are missing at `now` at most, if the active went on until then and made them
+    /// no faster than in the last seconds.
     #[must_use]
     pub fn missing(&self, now: Time) -> Option<u64> {
         let since = now.since(self.complete_until?);
         let since_us = u64::try_from(since.as_micros()).unwrap_or(u64::MAX);
         let made = self
-            .changes_per_s
+            .changes_per_s_max
             .saturating_mul(since_us)
             .div_ceil(1_000_000);
         Some(made.saturating_add(u64::from(self.backlog)))
@@ -56,6 +60,9 @@ pub(super) struct Follower {
     window_at: Time,
     /// When, by the active's clock, and how many changes were told then.
     rate: Option<(Time, u64)>,
+    /// Highest rates in this window and the one before, and when the window began.
+    most_per_s: [u64; 2],
+    most_at: Time,
     watermark: Watermark,
 }
 
@@ -107,8 +114,15 @@ impl Follower {
         if passed >= RATE_OVER {
             let made = u128::from(mark.changes.saturating_sub(changes));
             let per_s = made * 1_000_000_000 / passed.as_nanos();
-            self.watermark.changes_per_s = u64::try_from(per_s).unwrap_or(u64::MAX);
+            let per_s = u64::try_from(per_s).unwrap_or(u64::MAX);
             self.rate = Some((sent, mark.changes));
+            if sent.since(self.most_at) >= WINDOW {
+                self.most_at = sent;
+                self.most_per_s = [0, self.most_per_s[0]];
+            }
+            self.most_per_s[0] = self.most_per_s[0].max(per_s);
+            self.watermark.changes_per_s = per_s;
+            self.watermark.changes_per_s_max = self.most_per_s[0].max(self.most_per_s[1]);
         }
         self.watermark.complete_until = Some(complete_until);
         self.watermark.changes = mark.changes;
@@ -165,6 +179,34 @@ mod tests {
         assert_eq!(watermark.changes_per_s, 200);
         let later = last.after(Duration::from_millis(11));
         assert_eq!(watermark.missing(later), Some(3));
+    }
+
+    /// Goal: a pause of the changes right before the end does not make the statement smaller than what
+    /// the seconds before it ask for; a peak is forgotten in the end.
+    #[test]
+    fn as_many_are_missing_as_at_the_highest_rate_of_the_last_seconds() {
+        const MS: u64 = 1_000_000;
+        let mut follower = Follower::default();
+        let mut tell = |at_ms: u64, changes: u64| {
+            let sequence = at_ms;
+            follower.received(Time(at_ms * MS), sequence, mark(at_ms * MS, 0, changes));
+            follower.applied(sequence);
+            follower.watermark()
+        };
+        tell(10_000, 0);
+        tell(10_050, 200);
+        let paused = tell(10_100, 200);
+        assert_eq!((paused.changes_per_s, paused.changes_per_s_max), (0, 4_000));
+        let later = paused
+            .complete_until
+            .unwrap()
+            .after(Duration::from_millis(50));
+        assert_eq!(paused.missing(later), Some(200));
+        let mut last = paused;
+        for at_ms in (10_150..40_000).step_by(50) {
+            last = tell(at_ms, 200);
+        }
+        assert_eq!(last.changes_per_s_max, 0);
     }
 
     #[test]

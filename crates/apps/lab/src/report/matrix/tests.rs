@@ -26,6 +26,7 @@ fn summary(system: &str) -> Summary {
         stale_frames: 0,
         recovery_ms: Spread::of([400.0, 1200.0]),
         recoveries: 2,
+        loss: None,
         not_ready: None,
         ipv6: FamilySummary {
             outage_ms: Spread::of([1.0, 1.0]),

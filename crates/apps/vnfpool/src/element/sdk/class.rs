@@ -14,6 +14,7 @@ use super::bell::Bell;
 use super::feed::Feed;
 use super::log::FollowerId;
 use super::table::Table;
+use crate::element::downgrades::Downgrades;
 
 /// What a function has declared of a class.
 #[derive(Clone, Debug, PartialEq)]
@@ -108,6 +109,8 @@ pub(super) struct State {
     feeds: BTreeMap<FollowerId, Feed>,
     /// The successor was behind, and has not caught up since.
     is_behind: bool,
+    /// Because the successor is or was behind, in this tenure.
+    downgrades: Downgrades,
     is_awaited: bool,
 }
 
@@ -119,6 +122,7 @@ impl Class {
             tenure: None,
             feeds: BTreeMap::new(),
             is_behind: false,
+            downgrades: Downgrades::default(),
             is_awaited: false,
         };
         Self {
@@ -172,6 +176,9 @@ impl State {
 
     /// Takes in the epoch in which this element is the active; none while it is not.
     pub(super) fn set_tenure(&mut self, epoch: Option<u64>) {
+        if epoch.is_none() {
+            self.downgrades = Downgrades::default();
+        }
         self.tenure = epoch.map(|newest| Tenure {
             since: self.tenure.map_or(newest, |tenure| tenure.since),
             newest,
@@ -282,10 +289,20 @@ impl State {
         (lowered, reason.describe().1)
     }
 
+    /// Times in which the class was held at a lower level since the successor did not keep up.
+    pub(super) fn downgrades(&mut self, now: Time) -> Downgrades {
+        if self.tenure.is_some() {
+            // Only whether it is so by now matters here.
+            let _ = self.judge(now);
+        }
+        self.downgrades
+    }
+
     /// Whether the successors keep up. One that was behind is so until it has caught up well.
     fn judge(&mut self, now: Time) -> Result<(), NotHeld> {
         if self.held().is_none() {
             self.is_behind = false;
+            self.downgrades.observe(None, now);
             return Err(NotHeld::Alone);
         }
         let level = self
@@ -303,6 +320,9 @@ impl State {
         } else if lag <= lag_max / 2 {
             self.is_behind = false;
         }
+        let lowered = ("eventual", NotHeld::Behind.describe().1);
+        let lowered = self.is_behind.then_some(lowered);
+        self.downgrades.observe(lowered, now);
         match self.is_behind {
             true => Err(NotHeld::Behind),
             false => Ok(()),

@@ -40,6 +40,7 @@ pub(crate) use self::function::FunctionHealth;
 pub(crate) use self::server::start;
 use self::sink::Sink;
 use self::source::Source;
+use super::downgrades::Downgrades;
 use super::sync;
 
 /// What this element is in a slot.
@@ -149,6 +150,14 @@ impl Hub {
             })
         });
         tables.collect()
+    }
+
+    /// Of every class of a slot: when it was held at a lower level than agreed.
+    pub(crate) fn downgrades(&self, slot: SlotId, now: Time) -> BTreeMap<ClassName, Downgrades> {
+        let classes = self.state().classes.get(&slot).cloned().unwrap_or_default();
+        let each = classes.into_iter();
+        each.map(|(name, class)| (name, class.state().downgrades(now)))
+            .collect()
     }
 
     /// Lets entries go whose time is over. The active decides that, its copies follow.

@@ -7,12 +7,13 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use vnfpool_conntrack::{EVENT_BUFFER_BYTES, ReadOutcome, Scope};
+use vnfpool_conntrack::{EVENT_BUFFER_BYTES, EventSourceKind, ReadOutcome, Scope};
 use vnfpool_model::{SlotId, StateLevel, StateSpec, Time};
 use vnfpool_statesync::class::{Bounds, ClassName, Demand, Level, Offer};
 use vnfpool_statesync::{ReceiverAction, ReceiverInput, SenderInput, Ticket};
 
 use super::holding::{Holding, HoldingFigures};
+use super::standing::EventsBy;
 
 /// The table of a class on the active. Lives in the thread of one stream.
 ///
@@ -64,6 +65,16 @@ pub(crate) trait Source {
 
     /// How holding first packets goes, where that is done.
     fn holding(&self) -> Option<HoldingFigures> {
+        None
+    }
+
+    /// Why first packets are not held, where they were to be.
+    fn unheld(&self) -> Option<Arc<str>> {
+        None
+    }
+
+    /// How changes come from the kernel, where they come from there.
+    fn events(&self) -> Option<EventsBy> {
         None
     }
 }
@@ -157,11 +168,16 @@ impl Class {
             offer,
             open_source: Arc::new(move |slot| {
                 let source = vnfpool_conntrack::Source::open(scope.clone(), EVENT_BUFFER_BYTES)?;
-                let holding = matches!(level, Level::Commit(_)).then(|| hold(slot, wait_max));
+                tell_fallback(slot, &source);
+                let (holding, unheld) = match level {
+                    Level::Commit(_) => hold(slot, wait_max),
+                    Level::None | Level::Eventual | Level::Bounded(_) => (None, None),
+                };
                 Ok(Box::new(Connections {
                     source,
                     port: Arc::clone(&port),
-                    holding: holding.flatten(),
+                    holding,
+                    unheld,
                 }))
             }),
             open_sink: Arc::new(move |_| {
@@ -177,13 +193,22 @@ impl Class {
     }
 }
 
-/// Begins to hold first packets; without that the level is `bounded`, and the log says why.
-fn hold(slot: SlotId, wait_max: Duration) -> Option<Holding> {
-    Holding::open(slot, wait_max)
-        .inspect_err(|error| {
+/// Begins to hold first packets; without that the level is `bounded`, and this says why.
+fn hold(slot: SlotId, wait_max: Duration) -> (Option<Holding>, Option<Arc<str>>) {
+    match Holding::open(slot, wait_max) {
+        Ok(holding) => (Some(holding), None),
+        Err(error) => {
             tracing::error!(%slot, "commit is not to be had, first packets do not wait for the successor: {error}");
-        })
-        .ok()
+            (None, Some(error.to_string().into()))
+        }
+    }
+}
+
+/// Events that come in another way than the preferred one cost the kernel more.
+fn tell_fallback(slot: SlotId, source: &vnfpool_conntrack::Source) {
+    if let Some(reason) = source.events().fallback_reason() {
+        tracing::warn!(%slot, "the kernel's events come through a netlink socket, at a higher cost, since there is no ring: {reason}");
+    }
 }
 
 /// The kernel's connections, but for what the sink with the netlink port `port` (0: none) does.
@@ -191,6 +216,7 @@ struct Connections {
     source: vnfpool_conntrack::Source,
     port: Arc<AtomicU32>,
     holding: Option<Holding>,
+    unheld: Option<Arc<str>>,
 }
 
 impl Connections {
@@ -204,6 +230,7 @@ impl Connections {
         done.inspect_err(|error| {
             tracing::error!("first packets are not held any more: {error:#}");
             self.holding = None;
+            self.unheld = Some(format!("{error:#}").into());
         })
         .ok()
     }
@@ -262,6 +289,23 @@ impl Source for Connections {
 
     fn holding(&self) -> Option<HoldingFigures> {
         self.holding.as_ref().map(Holding::figures)
+    }
+
+    fn unheld(&self) -> Option<Arc<str>> {
+        self.unheld.clone()
+    }
+
+    fn events(&self) -> Option<EventsBy> {
+        let events = self.source.events();
+        let kind = match events.kind() {
+            EventSourceKind::Ring => "ring",
+            EventSourceKind::Netlink => "netlink",
+        };
+        let reason = events.fallback_reason();
+        Some(EventsBy {
+            kind,
+            fallback_reason: reason.map(ToString::to_string),
+        })
     }
 }
 

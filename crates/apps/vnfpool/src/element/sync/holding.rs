@@ -15,8 +15,10 @@ use vnfpool_conntrack::{
 };
 use vnfpool_hold::{Connection, Held, HoldError, Holder, Options, Tuple};
 use vnfpool_model::{SlotId, Time};
+use vnfpool_statesync::class::{Bounds, Level};
 use vnfpool_statesync::{Change, SenderInput};
 
+use crate::element::downgrades::{Downgrade, Downgrades};
 use crate::pulse::now;
 
 /// The queue of the kernel; a number as good as any that nobody else uses.
@@ -41,14 +43,15 @@ pub(super) struct Holding {
     buffer: BytesMut,
     overflowed: u64,
     count_at: Instant,
+    downgrades: Downgrades,
 }
 
 /// How holding goes, for figures.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct HoldingFigures {
     pub(crate) statistics: Statistics,
-    /// Why packets do not wait at the moment.
-    pub(crate) downgrade: Option<Reason>,
+    /// When packets did not, or do not, wait for the successor.
+    pub(crate) downgrades: Downgrades,
 }
 
 impl Holding {
@@ -74,6 +77,7 @@ impl Holding {
             buffer: BytesMut::new(),
             overflowed: 0,
             count_at: Instant::now() + COUNT_AGAIN,
+            downgrades: Downgrades::default(),
         })
     }
 
@@ -134,13 +138,18 @@ impl Holding {
 
     pub(super) fn figures(&self) -> HoldingFigures {
         let Status {
-            downgrade,
+            downgrade: under_way,
             statistics,
             ..
         } = self.machine.status();
+        // Its reason may have changed since it began.
+        let now = under_way.map(|(reason, since)| downgrade(reason, since));
         HoldingFigures {
             statistics,
-            downgrade: downgrade.map(|(reason, _)| reason),
+            downgrades: Downgrades {
+                now,
+                ..self.downgrades
+            },
         }
     }
 
@@ -197,6 +206,7 @@ impl Holding {
             let slot = self.slot;
             match event {
                 Event::DowngradeBegan { reason } => {
+                    self.downgrades.begin(downgrade(reason, now()));
                     tracing::warn!(%slot, ?reason, "commit is downgraded: first packets do not wait for the successor");
                 }
                 Event::DowngradeEnded {
@@ -204,11 +214,27 @@ impl Holding {
                     lasted,
                     unheld,
                 } => {
+                    self.downgrades.end(now(), unheld);
                     tracing::info!(%slot, ?reason, ?lasted, unheld, "commit holds again: first packets wait for the successor");
                 }
             }
         }
         Ok(())
+    }
+}
+
+fn downgrade(reason: Reason, began: Time) -> Downgrade {
+    let reason = match reason {
+        Reason::NoSuccessor => "there is no successor in sync that could hold the entries",
+        Reason::SuccessorSlow => {
+            "a first packet waited longer than commit_wait_ms for the successor"
+        }
+        Reason::Overflow => "more first packets came than can be held",
+    };
+    Downgrade {
+        level: Level::Bounded(Bounds::DEFAULT).as_str(),
+        reason,
+        began,
     }
 }
 

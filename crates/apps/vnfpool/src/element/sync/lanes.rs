@@ -1,21 +1,36 @@
 //! The streams of one slot: a lane per standby and class, each with at most one thread.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use vnfpool_model::Role;
 use vnfpool_statesync::class::{ClassName, Demand};
+use vnfpool_statesync::{ReceiverStatus, Watermark};
 use vnfpool_transport::quic::Connection;
 use vnfpool_wire::datagram::{Member, NodeId};
 
 use super::super::pulse::SlotView;
 use super::copies::Copies;
+use super::standing::Standing;
 use super::{receiver, sender};
 
 /// A stream that ended is opened again after this time.
 const REOPEN_AFTER: Duration = Duration::from_millis(50);
+
+/// Lanes that something is known of, beside those that there should be.
+const STANDINGS_MAX: usize = 64;
+
+/// Copies of streams that are over.
+const FORMER_MAX: usize = 64;
+
+/// How a copy stands, and what can be said of it when the active is gone.
+pub(super) type CopyFigures = (ReceiverStatus, Watermark);
+
+fn is_complete((_, watermark): &CopyFigures) -> bool {
+    watermark.complete_until.is_some()
+}
 
 /// A standby and a class of state.
 pub(super) type LaneKey = (NodeId, ClassName);
@@ -29,6 +44,13 @@ pub(super) struct Lanes {
     pub(super) was_active: bool,
     out: BTreeMap<LaneKey, Lane>,
     receiving: BTreeMap<ClassName, Receiving>,
+    /// How the copies of streams stood that are over: the active's death ends them before anybody
+    /// takes over.
+    former: BTreeMap<ClassName, CopyFigures>,
+    /// Of every lane since this element became the active.
+    standings: BTreeMap<LaneKey, Arc<Standing>>,
+    /// The lanes that there should be.
+    wanted: BTreeSet<LaneKey>,
 }
 
 #[derive(Debug, Default)]
@@ -63,7 +85,34 @@ impl Lanes {
             was_active: false,
             out: BTreeMap::new(),
             receiving: BTreeMap::new(),
+            former: BTreeMap::new(),
+            standings: BTreeMap::new(),
+            wanted: BTreeSet::new(),
         }
+    }
+
+    /// Says which lanes there should be; what is known of others is forgotten when this element is
+    /// not the active, and when there are too many of them.
+    pub(super) fn want(&mut self, wanted: BTreeSet<LaneKey>, is_active: bool) {
+        self.wanted = wanted;
+        if !is_active || self.standings.len() > STANDINGS_MAX {
+            self.standings.retain(|key, _| self.wanted.contains(key));
+        }
+    }
+
+    /// How the class of a lane stands, for its next stream.
+    pub(super) fn standing(&mut self, key: &LaneKey) -> Arc<Standing> {
+        Arc::clone(self.standings.entry(key.clone()).or_default())
+    }
+
+    /// Every lane that there should be, with what is known of it and its stream, if there is one.
+    pub(super) fn standings(
+        &self,
+    ) -> impl Iterator<Item = (&LaneKey, Option<&Arc<Standing>>, Option<&Sending>)> {
+        self.wanted.iter().map(|key| {
+            let sending = self.out.get(key).and_then(Lane::sending);
+            (key, self.standings.get(key), sending)
+        })
     }
 
     /// Whom the active feeds: the armed standby, and whom the manager named.
@@ -97,8 +146,38 @@ impl Lanes {
             }
         }
         self.out.retain(|_, lane| !lane.is_idle());
-        self.receiving
-            .retain(|_, receiving| !receiving.handle.has_ended());
+        let ended = self
+            .receiving
+            .extract_if(.., |_, receiving| receiving.handle.has_ended());
+        for (class, receiving) in ended.collect::<Vec<_>>() {
+            self.keep(class, &receiving);
+        }
+    }
+
+    /// How the copies of all classes stand. What a former stream has brought is there until a newer
+    /// one has brought all of it anew.
+    pub(super) fn copies_held(&self) -> BTreeMap<ClassName, CopyFigures> {
+        let mut copies = self.former.clone();
+        for (class, receiving) in &self.receiving {
+            let newer = receiving.handle.status();
+            if is_complete(&newer) || !copies.contains_key(class) {
+                copies.insert(class.clone(), newer);
+            }
+        }
+        copies
+    }
+
+    /// This element serves: its table is no copy any more.
+    pub(super) fn forget_copies(&mut self) {
+        self.former.clear();
+    }
+
+    fn keep(&mut self, class: ClassName, over: &Receiving) {
+        let copy = over.handle.status();
+        let has_room = self.former.len() < FORMER_MAX || self.former.contains_key(&class);
+        if is_complete(&copy) && has_room {
+            self.former.insert(class, copy);
+        }
     }
 
     /// Whether a stream of the lane may be opened now.
@@ -119,7 +198,9 @@ impl Lanes {
 
     /// The older stream of the class, if any, ends with its handle.
     pub(super) fn receive(&mut self, class: ClassName, receiving: Receiving) {
-        self.receiving.insert(class, receiving);
+        if let Some(older) = self.receiving.insert(class.clone(), receiving) {
+            self.keep(class, &older);
+        }
     }
 
     pub(super) fn tell_epoch(&self, view: &SlotView) {

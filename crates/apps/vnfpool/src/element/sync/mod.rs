@@ -20,6 +20,7 @@ mod preface;
 mod receiver;
 mod sender;
 mod settle;
+mod standing;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -50,6 +51,7 @@ use copies::Copies;
 use lanes::{Lanes, Receiving, Sending};
 pub(crate) use sender::Figures;
 use settle::Settling;
+pub(crate) use standing::{EventsBy, Known};
 
 /// A stream may come before the record that says why; it waits for so long, in steps.
 const RECORD_WAIT: (Duration, Duration) = (Duration::from_secs(1), Duration::from_millis(2));
@@ -78,6 +80,18 @@ struct State {
 pub(crate) struct SyncFigures {
     pub(crate) sending: Vec<(NodeId, ClassName, Figures)>,
     pub(crate) receiving: Vec<(ClassName, ReceiverStatus)>,
+}
+
+/// How a class of state of a slot is replicated by its active.
+#[derive(Clone, Debug)]
+pub(crate) struct ClassStanding {
+    pub(crate) class: ClassName,
+    pub(crate) demanded: Level,
+    /// To whom; none while there is nobody.
+    pub(crate) standby: Option<NodeId>,
+    pub(crate) known: Known,
+    /// Of the stream, while there is one.
+    pub(crate) figures: Option<Figures>,
 }
 
 impl SyncFigures {
@@ -181,6 +195,30 @@ impl SyncHub {
         slots.map(|(id, lanes)| (*id, figures(lanes))).collect()
     }
 
+    /// Every class of a slot that this element serves, and how it stands at each standby.
+    pub(crate) fn standings(&self, slot: SlotId) -> Vec<ClassStanding> {
+        let state = self.state();
+        let Some(lanes) = state.slots.get(&slot).filter(|lanes| lanes.was_active) else {
+            return Vec::new();
+        };
+        let each = state.classes.values().flat_map(|class| {
+            let of_class = lanes.standings().filter(|(key, ..)| key.1 == *class.name());
+            let mut standings: Vec<_> = of_class
+                .map(|((standby, _), standing, sending)| ClassStanding {
+                    standby: Some(*standby),
+                    known: standing.map(|one| one.known()).unwrap_or_default(),
+                    figures: sending.map(|one| one.handle.status()),
+                    ..ClassStanding::nowhere(class)
+                })
+                .collect();
+            if standings.is_empty() {
+                standings.push(ClassStanding::nowhere(class));
+            }
+            standings
+        });
+        each.collect()
+    }
+
     /// Brings the streams in line with roles and connections. Called on every change and often.
     pub(crate) fn steer(
         self: &Arc<Self>,
@@ -202,6 +240,7 @@ impl SyncHub {
             if is_active && !lanes.was_active {
                 settling.begin();
                 tell_watermarks(*id, lanes);
+                lanes.forget_copies();
             }
             lanes.was_active = is_active;
             lanes.tell_epoch(&view);
@@ -212,6 +251,11 @@ impl SyncHub {
                     .map(|one| one.name().clone()),
             );
             let targets = lanes.targets(&view, connections);
+            let wanted = targets.iter().flat_map(|(to, _)| {
+                let sent = classes.values().filter(sent);
+                sent.map(|class| (to.node, class.name().clone()))
+            });
+            lanes.want(wanted.collect(), is_active);
             lanes.end_unwanted(|sending| {
                 let class = classes.get(&sending.demand.class);
                 let is_sent = class.is_some_and(|one| sent(&one) && one.demand == sending.demand);
@@ -242,7 +286,7 @@ impl SyncHub {
         class: &Class,
         to: Member,
         connection: &Connection,
-        lanes: &Lanes,
+        lanes: &mut Lanes,
         view: &SlotView,
     ) -> Option<Sending> {
         let purpose = sender::Purpose {
@@ -251,6 +295,7 @@ impl SyncHub {
             caller: self.incarnation,
             to,
             copies: Arc::clone(&lanes.copies),
+            standing: lanes.standing(&(to.node, class.name().clone())),
         };
         let handle = match sender::start(purpose, view.epoch) {
             Ok(handle) => handle,
@@ -408,10 +453,21 @@ fn refuse(link: &mut Link, reason: Refusal) {
     let _ = link.send(&bytes).and_then(|()| link.flush());
 }
 
+impl ClassStanding {
+    fn nowhere(class: &Class) -> Self {
+        Self {
+            class: class.name().clone(),
+            demanded: class.demand.level,
+            standby: None,
+            known: Known::default(),
+            figures: None,
+        }
+    }
+}
+
 /// What the copies held when this element became the active: what a failover can have lost.
 fn tell_watermarks(slot: SlotId, lanes: &Lanes) {
-    for (class, receiving) in lanes.receiving() {
-        let (status, watermark) = receiving.handle.status();
+    for (class, (status, watermark)) in lanes.copies_held() {
         let Watermark {
             complete_until,
             changes,
@@ -421,9 +477,13 @@ fn tell_watermarks(slot: SlotId, lanes: &Lanes) {
         let at = now();
         let age = complete_until.map(|until| at.since(until));
         let missing = watermark.missing(at);
+        // For people by the wall clock, for who compares by the clock of every `Time`.
+        let since = age.and_then(|age| jiff::Timestamp::now().checked_sub(age).ok());
         tracing::info!(
             %slot, %class, in_sync = status.in_sync, entries = status.entries, changes, backlog,
             complete_until_us_before = age.map(|age| age.as_micros()), missing_at_most = missing,
+            missing_since = since.map(tracing::field::display),
+            missing_since_boottime_ns = complete_until.map(|until| until.0),
             "watermark of the copy that serves now"
         );
     }

@@ -21,6 +21,7 @@ use super::class::{Class, OWN_BARRIERS, Source};
 use super::copies::Copies;
 use super::holding::HoldingFigures;
 use super::preface::Preface;
+use super::standing::Standing;
 use crate::pulse::now;
 
 /// Messages that wait for the thread.
@@ -128,7 +129,8 @@ impl Handle {
     }
 
     pub(super) fn status(&self) -> Figures {
-        *self.status.lock().unwrap_or_else(PoisonError::into_inner)
+        let status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
+        status.clone()
     }
 }
 
@@ -140,11 +142,13 @@ impl Drop for Handle {
 }
 
 /// How a stream goes.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Figures {
     pub(crate) stream: SenderStatus,
     /// Of first packets that wait for the standby, at the level `commit`.
     pub(crate) holding: Option<HoldingFigures>,
+    /// Why they do not, where that level was demanded and cannot be had.
+    pub(crate) unheld: Option<Arc<str>>,
 }
 
 /// What a stream is about.
@@ -155,6 +159,7 @@ pub(super) struct Purpose {
     pub(super) caller: Incarnation,
     pub(super) to: Member,
     pub(super) copies: Arc<Copies>,
+    pub(super) standing: Arc<Standing>,
 }
 
 /// Starts the thread, which waits for its link first. Whatever goes wrong later it says in the log.
@@ -201,10 +206,19 @@ struct Parts {
 fn run(parts: Parts, epoch: Epoch) {
     let (slot, peer) = (parts.purpose.slot, parts.purpose.to.node.0);
     let class = parts.purpose.class.name().clone();
+    let (standing, status) = (
+        Arc::clone(&parts.purpose.standing),
+        Arc::clone(&parts.status),
+    );
     let outcome = Thread::open(parts, epoch).and_then(|thread| match thread {
         Some(mut thread) => thread.run(),
         None => Ok(()),
     });
+    let figures = status
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .clone();
+    standing.ended(outcome.as_ref().err(), &figures);
     if let Err(error) = outcome {
         tracing::warn!(%slot, peer, %class, "the state stream to the standby ended: {error:#}");
     }
@@ -260,6 +274,7 @@ impl Thread {
         link.send(&preface.encode())?;
         let class = &purpose.class;
         let source = (class.open_source)(purpose.slot).context("open the source of the state")?;
+        purpose.standing.opened(source.events());
         let machine = Sender::new(class.demand.clone(), class.accepts_less, Limits::default());
         let mut thread = Self {
             parts,
@@ -309,6 +324,7 @@ impl Thread {
                 .unwrap_or_else(PoisonError::into_inner) = Figures {
                 stream: self.machine.status(),
                 holding: self.source.holding(),
+                unheld: self.source.unheld(),
             };
             if drained && !more && all_received {
                 self.wait(all_sent);
@@ -357,6 +373,7 @@ impl Thread {
                 ReadOutcome::Drained => return Ok(true),
                 ReadOutcome::More => {}
                 ReadOutcome::Overrun { lost } => {
+                    self.parts.purpose.standing.overrun(lost);
                     let (slot, class) = (self.parts.purpose.slot, self.parts.purpose.class.name());
                     tracing::warn!(%slot, %class, lost, "the source lost changes: looking for what differs");
                 }
@@ -422,7 +439,14 @@ impl Thread {
                 SenderAction::AbortScan => self.source.abort_scan(),
                 SenderAction::Close => self.over = true,
                 SenderAction::Accepted { level } => {
-                    let demanded = self.parts.purpose.class.demand.level;
+                    let Class {
+                        demand,
+                        accepts_less,
+                        ..
+                    } = &self.parts.purpose.class;
+                    let demanded = demand.level;
+                    let standing = &self.parts.purpose.standing;
+                    standing.answered(level, demand, *accepts_less);
                     if level == demanded {
                         tracing::info!(%slot, %class, %level, "the standby takes the state");
                     } else {
@@ -443,6 +467,7 @@ impl Thread {
                     tracing::warn!(%slot, %class, buckets, "the standby's copy differs: sending these parts anew");
                 }
                 SenderAction::Repaired { put, forgotten } => {
+                    self.parts.purpose.standing.repaired();
                     tracing::info!(%slot, %class, put, forgotten, "what the source had lost is told");
                 }
                 SenderAction::Refused { reason, version } => {
@@ -565,6 +590,7 @@ mod tests {
             caller: Incarnation(1),
             to: standby(),
             copies,
+            standing: Arc::default(),
         }
     }
 

@@ -1,5 +1,6 @@
 //! What operators ask of the manager.
 
+mod state;
 mod status;
 mod switchover;
 

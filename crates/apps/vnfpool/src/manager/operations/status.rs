@@ -12,6 +12,7 @@ use super::super::pulse::View;
 use super::super::quarantine;
 use super::super::registry::{Element, PoolRecord, Registry};
 use super::standby_of;
+use super::state;
 use crate::pulse::now;
 
 /// A pool as operators see it.
@@ -35,7 +36,7 @@ pub(super) fn pool_status(
             active: active.and_then(name),
             standby: standby_of(&slot).and_then(name),
             armed: slot.record.is_some_and(|r| r.armed()),
-            unconfirmed: live.is_some_and(|r| r.unconfirmed),
+            unconfirmed: live.as_ref().is_some_and(|r| r.unconfirmed),
             holder: slot.record.and_then(|r| name(r.first.node)),
             addresses: spec.addresses.iter().map(|a| a.address).collect(),
             preferred: spec.preferred.clone(),
@@ -45,6 +46,7 @@ pub(super) fn pool_status(
                 count: blocks.count(),
                 in_map: blocks_in_map(registry, handle, id),
             }),
+            state: live.map_or_else(Vec::new, |report| state::class_status(&report, name)),
             lease_reason: paces.advice(id).map(|advice| advice.to_string()),
         })
     });

@@ -1,0 +1,229 @@
+//! What an operator sees of the replication of state when it does not go as agreed, and what is in
+//! the kernels meanwhile.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use rustix::process::Signal;
+use serde_json::Value;
+use vnfpool_conntrack::{
+    Entry, Family, Injector, Key, Layer4, ProtocolState, Status, Tuple, Zone, dump_all, protocol,
+};
+use vnfpool_lab::Gateway::{self, Gw1, Gw2};
+use vnfpool_lab::SERVER_V4;
+
+use crate::daemon::wait;
+use crate::site::{Site, pool_file};
+
+/// A pool whose members may be silent for seconds, with its state as `state` says.
+fn patient_pool(state: &str) -> String {
+    let pool = pool_file("edge", ["inside", "outside"], 1);
+    let timing = "function = \"nat-gateway\"\nheartbeat_ms = 50\nlease_ms = 5000\n";
+    let pool = pool.replace("function = \"nat-gateway\"\n", timing);
+    format!("{pool}\n[state]\n{state}\n")
+}
+
+fn serving(state: &str) -> Site {
+    let site = Site::managed();
+    site.create_pool_of(&patient_pool(state));
+    site.start_pool();
+    site
+}
+
+/// What `status` says of the kernel's connections.
+fn conntrack(site: &Site) -> Option<Value> {
+    let state = &site.slot()?["state"];
+    let mut classes = state.as_array()?.iter();
+    classes.find(|class| class["class"] == "conntrack").cloned()
+}
+
+/// Stops the agent of a gateway for a time that nobody takes for its death.
+fn pause(site: &Site, gateway: Gateway, act: impl FnOnce()) {
+    site.element(gateway).signal(Signal::STOP);
+    act();
+    site.element(gateway).signal(Signal::CONT);
+}
+
+/// Goal: when the successor is slow, `status` says so, and the log of events does; when it is
+/// prompt again, that is over by itself, and what it was is still told. Method: first packets all
+/// the time, while the standby's agent stands still for a fifth of a second again and again.
+#[test]
+fn a_downgrade_of_commit_shows_and_goes_by_itself() {
+    let site = serving("connections = \"commit\"\ncommit_wait_ms = 50");
+    let agreed = wait("the level commit", || {
+        let class = conntrack(&site)?;
+        (class["level"] == "commit" && class["in_sync"] == true).then_some(class)
+    });
+    assert_eq!(agreed["standby"], "gw2");
+    assert_eq!(agreed["demanded"], "commit");
+    assert_eq!(agreed["reason"], Value::Null);
+    // Where the machine allows a ring, there is one; else it is said why not.
+    let source = agreed["event_source"].as_str().unwrap();
+    assert_eq!(source == "ring", agreed["fallback_reason"].is_null());
+    let label = format!("source=\"{source}\"");
+    assert_eq!(site.metric("gw1", "vnfpool_sync_event_source", &label), 1.0);
+    assert_eq!(
+        site.metric("gw1", "vnfpool_sync_level", "agreed=\"commit\""),
+        1.0
+    );
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            site.lab
+                .namespace("client")
+                .unwrap()
+                .run(|| begin_many(&stop))
+        });
+        // It ends also when this test fails.
+        let _stop = SetAtEnd(&stop);
+        let downgraded = wait("the downgrade", || {
+            pause(&site, Gw2, || {
+                std::thread::sleep(Duration::from_millis(200))
+            });
+            conntrack(&site).filter(|class| class["downgrade"].is_object())
+        });
+        assert_eq!(downgraded["agreed"], "commit");
+        assert_eq!(downgraded["level"], "bounded");
+        let reason = downgraded["downgrade"]["reason"].as_str().unwrap();
+        assert!(reason.contains("commit_wait_ms"), "{downgraded}");
+        assert!(site.operate(&["status"]).contains("DOWNGRADED to bounded"));
+        let over = wait("the end of the downgrade", || {
+            let class = conntrack(&site)?;
+            (class["downgrade"].is_null() && class["level"] == "commit").then_some(class)
+        });
+        let last = &over["last_downgrade"];
+        assert_eq!(last["level"], "bounded");
+        assert!(last["unheld"].as_u64().unwrap() > 0, "{over}");
+        assert!(last["lasted_ms"].as_u64().unwrap() > 0, "{over}");
+        assert!(over["downgrades"].as_u64().unwrap() >= 1, "{over}");
+    });
+    let said = site.manager().log();
+    for kind in ["state-downgraded", "state-restored"] {
+        assert!(said.contains(kind), "{said}");
+    }
+    site.ends_well();
+}
+
+struct SetAtEnd<'a>(&'a AtomicBool);
+
+impl Drop for SetAtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Begins a connection every few milliseconds.
+fn begin_many(stop: &AtomicBool) -> anyhow::Result<()> {
+    while !stop.load(Ordering::Relaxed) {
+        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+        socket.send_to(b"first", SocketAddr::new(SERVER_V4, 9))?;
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    Ok(())
+}
+
+/// Goal: a loss at the source is said, and what it hid is mended, in both directions: what began is at
+/// the standby, what ended is not, and does not live on after the takeover. Method: while the
+/// active's agent stands still, its kernel tells more than its buffer holds.
+#[test]
+fn what_a_loss_hid_is_mended_and_said() {
+    const BEFORE: u16 = 2_000;
+    const ENDED: u16 = 500;
+    /// Changes of each of them: twice what there is room for.
+    const ROUNDS: u32 = 60;
+    let site = serving("connections = \"bounded\"");
+    in_kernel(&site, Gw1, |injector| {
+        (0..BEFORE).for_each(|number| injector.upsert(entry(number, 0), true).unwrap());
+    });
+    wait_same(&site);
+    assert_eq!(marks(&site, Gw2).len(), usize::from(BEFORE));
+    pause(&site, Gw1, || {
+        in_kernel(&site, Gw1, |injector| {
+            for mark in 1..=ROUNDS {
+                (0..BEFORE).for_each(|number| injector.upsert(entry(number, mark), false).unwrap());
+            }
+            (0..ENDED).for_each(|number| injector.delete(entry(number, 0).key).unwrap());
+            (0..ENDED).for_each(|number| injector.upsert(entry(BEFORE + number, 1), true).unwrap());
+        });
+    });
+    let class = wait("the loss and its repair in status", || {
+        let class = conntrack(&site)?;
+        let is_over = class["overruns"].as_u64()? > 0 && class["repaired_ms"].is_u64();
+        is_over.then_some(class)
+    });
+    assert!(class["overrun_ms"].is_u64(), "{class}");
+    wait_same(&site);
+    let is_ended = |key: &Key| (0..ENDED).any(|number| entry(number, 0).key == *key);
+    assert_eq!(marks(&site, Gw2).len(), usize::from(BEFORE));
+    assert!(!marks(&site, Gw2).keys().any(is_ended));
+    let said = site.manager().log();
+    for kind in ["state-lost", "state-repaired"] {
+        assert!(said.contains(kind), "{said}");
+    }
+    let before = marks(&site, Gw1);
+    site.element(Gw1).kill();
+    site.wait_owner(Gw2);
+    assert_eq!(marks(&site, Gw2), before);
+    site.ends_well();
+}
+
+fn in_kernel(site: &Site, gateway: Gateway, act: impl FnOnce(&mut Injector) + Send) {
+    let namespace = site.lab.namespace(gateway.name()).unwrap();
+    let run = || {
+        let mut injector = Injector::open()?;
+        act(&mut injector);
+        let failures = injector.flush()?;
+        assert!(failures.is_empty(), "{failures:?}");
+        Ok(())
+    };
+    namespace.run(run).unwrap();
+}
+
+/// The connections of [`entry`] in a gateway's kernel, with their marks.
+fn marks(site: &Site, gateway: Gateway) -> BTreeMap<Key, u32> {
+    let namespace = site.lab.namespace(gateway.name()).unwrap();
+    let entries = namespace.run(|| Ok(dump_all(Family::V4)?)).unwrap();
+    let marks = entries.iter().map(|entry| (entry.key, entry.mark));
+    marks
+        .filter(|(key, _)| key.original.src == CLIENT)
+        .collect()
+}
+
+fn wait_same(site: &Site) {
+    wait("the same connections in both kernels", || {
+        (marks(site, Gw1) == marks(site, Gw2)).then_some(())
+    });
+}
+
+/// Nobody in the laboratory has it, so nothing but these tests changes its connections.
+const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 1, 0, 77));
+
+/// A connection that lives for long.
+fn entry(number: u16, mark: u32) -> Entry {
+    let original = Tuple {
+        src: CLIENT,
+        dst: SERVER_V4,
+        protocol: protocol::UDP,
+        layer4: Layer4::Ports {
+            src: 10_000 + number,
+            dst: 443,
+        },
+    };
+    Entry {
+        key: Key {
+            original,
+            zone: Zone::default(),
+        },
+        reply: original.inverse(),
+        status: Status(Status::CONFIRMED | Status::SEEN_REPLY | Status::ASSURED),
+        timeout_s: 600,
+        mark,
+        state: ProtocolState::None,
+        labels: None,
+        seq_adjust: [None; 2],
+        helper: None,
+        master: None,
+    }
+}
