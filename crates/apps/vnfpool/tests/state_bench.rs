@@ -141,6 +141,39 @@ fn a_burst_is_whole_in_the_end() {
     }
 }
 
+/// Goal: first packets at `commit` are seen to wait and to come, those of an established connection and
+/// those at `bounded` to come; at both levels every connection that is set up is at the standby.
+#[test]
+fn first_packets_at_commit_are_measured_beside_bounded() {
+    let objects = measure(&["commit"]);
+    let [object] = objects.as_slice() else {
+        panic!("{objects:?}");
+    };
+    let [bounded, commit] = [0, 1].map(|level| &object["latencies"][level]);
+    assert_eq!(commit["system"], "vnfpool, commit");
+    for level in [bounded, commit] {
+        assert_eq!(level["lost"], 0, "{level}");
+        for times in ["first_ms", "established_ms"] {
+            assert!(level[times]["min"].as_f64().unwrap() > 0.0, "{level}");
+        }
+    }
+    assert!(bounded["held"].is_null(), "{bounded}");
+    assert!(commit["held"].as_u64().unwrap() > 0, "{commit}");
+    for added in ["added_first_ms", "added_established_ms"] {
+        assert!(object[added]["p50"].is_number(), "{object}");
+    }
+    for level in 0..2 {
+        let setups = &object["setups"][level];
+        let steps = setups["steps"].as_array().unwrap();
+        assert!(!steps.is_empty(), "{setups}");
+        for step in steps {
+            assert!(step["opened"].as_u64().unwrap() > 0, "{step}");
+            assert_eq!(step["opened"], step["sent"], "{step}");
+            assert_eq!(step["different"], 0, "{step}");
+        }
+    }
+}
+
 fn limits() -> [String; 2] {
     LIMITS.map(|name| std::fs::read_to_string(format!("/proc/sys/net/netfilter/{name}")).unwrap())
 }

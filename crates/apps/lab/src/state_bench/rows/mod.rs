@@ -1,6 +1,8 @@
 //! What is measured, a row each.
 
 mod burst;
+mod climb;
+mod commit;
 mod lag;
 mod memory;
 mod rate;
@@ -13,6 +15,7 @@ use anyhow::Result;
 use serde::Serialize;
 
 pub(super) use burst::BurstFigures;
+pub(super) use commit::{Added, CommitFigures, Latencies, Setups};
 pub(super) use lag::LagFigures;
 pub(super) use memory::MemoryFigures;
 pub(super) use rate::{RateFigures, RateStep};
@@ -38,11 +41,13 @@ pub enum StateRow {
     Memory,
     /// More at once than anybody can follow.
     Burst,
+    /// What the level `commit` costs new connections, and leaves alone.
+    Commit,
 }
 
 impl StateRow {
     /// Every row, in the order in which they are measured.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Rate,
         Self::Cpu,
         Self::Lag,
@@ -50,6 +55,7 @@ impl StateRow {
         Self::Takeover,
         Self::Memory,
         Self::Burst,
+        Self::Commit,
     ];
 
     /// Its name.
@@ -62,6 +68,7 @@ impl StateRow {
             Self::Takeover => "takeover",
             Self::Memory => "memory",
             Self::Burst => "burst",
+            Self::Commit => "commit",
         }
     }
 
@@ -75,6 +82,7 @@ impl StateRow {
             Self::Takeover => takeover::measure(run),
             Self::Memory => memory::measure(run),
             Self::Burst => burst::measure(run),
+            Self::Commit => commit::measure(run),
         }
     }
 }
@@ -90,6 +98,7 @@ pub(super) enum Figures {
     Takeover(TakeoverFigures),
     Memory(MemoryFigures),
     Burst(BurstFigures),
+    Commit(Box<CommitFigures>),
 }
 
 /// A large table, and a small one.

@@ -219,6 +219,8 @@ pub(crate) enum StateRow {
     Memory,
     /// 300,000 new entries at once: what is missing, how long, and what is said about it
     Burst,
+    /// What the level `commit` adds to first packets, and its rate of new connections, beside `bounded`
+    Commit,
 }
 
 /// Who is measured beside vnfpool.
