@@ -8,6 +8,7 @@ mod element;
 mod manager;
 mod metrics;
 mod pulse;
+mod sdk_load;
 
 /// The version of the program.
 pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");

@@ -174,6 +174,22 @@ fn first_packets_at_commit_are_measured_beside_bounded() {
     }
 }
 
+/// Goal: what a function has put and committed is at the standby, seen there.
+#[test]
+fn what_a_function_puts_is_at_the_standby() {
+    let objects = measure(&["sdk"]);
+    let [object] = objects.as_slice() else {
+        panic!("{objects:?}");
+    };
+    for rate in ["puts_per_s", "commits_per_s", "commit_ms"] {
+        assert!(object[rate]["min"].as_f64().unwrap() > 0.0, "{object}");
+    }
+    assert!(object["commits"].as_u64().unwrap() > 0, "{object}");
+    for none in ["keys_wrong", "commits_missing"] {
+        assert_eq!(object[none], 0, "{none}: {object}");
+    }
+}
+
 fn limits() -> [String; 2] {
     LIMITS.map(|name| std::fs::read_to_string(format!("/proc/sys/net/netfilter/{name}")).unwrap())
 }
@@ -182,10 +198,18 @@ fn limits() -> [String; 2] {
 /// are what they were.
 #[test]
 fn an_interrupted_measurement_cleans_up() {
+    // The manager and two elements; with a function beside each.
+    for (row, processes) in [("burst", 3), ("sdk", 5)] {
+        interrupt(row, processes);
+    }
+}
+
+/// Interrupts the measurement of a row when so many processes run.
+fn interrupt(row: &str, processes: usize) {
     let dir = tempfile::tempdir().unwrap();
     let before = limits();
     let mut measurement = program(&dir.path().join("report.md"))
-        .args(["--only", "burst"])
+        .args(["--only", row])
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()
@@ -201,7 +225,7 @@ fn an_interrupted_measurement_cleans_up() {
         let written: Value = serde_json::from_str(&written).unwrap_or_default();
         if written["processes"]
             .as_array()
-            .is_some_and(|all| all.len() >= 3)
+            .is_some_and(|all| all.len() >= processes)
         {
             break;
         }

@@ -6,7 +6,8 @@
 //! read from `/proc`. Each measurement has a laboratory of its own, so that nothing of one is left
 //! in the next.
 //!
-//! One row is about what vnfpool alone has: the level `commit`, beside a pool at `bounded`.
+//! Two rows are about what vnfpool alone has: the level `commit`, beside a pool at `bounded`, and a
+//! function's own state, put by functions that the program brings along.
 
 mod arrivals;
 mod bed;

@@ -7,6 +7,7 @@ mod lag;
 mod memory;
 mod rate;
 mod resync;
+mod sdk;
 mod takeover;
 
 use std::io::Write;
@@ -20,6 +21,7 @@ pub(super) use lag::LagFigures;
 pub(super) use memory::MemoryFigures;
 pub(super) use rate::{RateFigures, RateStep};
 pub(super) use resync::ResyncFigures;
+pub(super) use sdk::SdkFigures;
 pub(super) use takeover::TakeoverFigures;
 
 use super::subject::Kind;
@@ -43,11 +45,13 @@ pub enum StateRow {
     Burst,
     /// What the level `commit` costs new connections, and leaves alone.
     Commit,
+    /// What a network function gets that has its own state replicated.
+    Sdk,
 }
 
 impl StateRow {
     /// Every row, in the order in which they are measured.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Rate,
         Self::Cpu,
         Self::Lag,
@@ -56,6 +60,7 @@ impl StateRow {
         Self::Memory,
         Self::Burst,
         Self::Commit,
+        Self::Sdk,
     ];
 
     /// Its name.
@@ -69,6 +74,7 @@ impl StateRow {
             Self::Memory => "memory",
             Self::Burst => "burst",
             Self::Commit => "commit",
+            Self::Sdk => "sdk",
         }
     }
 
@@ -83,6 +89,7 @@ impl StateRow {
             Self::Memory => memory::measure(run),
             Self::Burst => burst::measure(run),
             Self::Commit => commit::measure(run),
+            Self::Sdk => sdk::measure(run),
         }
     }
 }
@@ -99,6 +106,7 @@ pub(super) enum Figures {
     Memory(MemoryFigures),
     Burst(BurstFigures),
     Commit(Box<CommitFigures>),
+    Sdk(SdkFigures),
 }
 
 /// A large table, and a small one.

@@ -221,6 +221,8 @@ pub(crate) enum StateRow {
     Burst,
     /// What the level `commit` adds to first packets, and its rate of new connections, beside `bounded`
     Commit,
+    /// A function's own state: puts that the standby holds, and commits, a second
+    Sdk,
 }
 
 /// Who is measured beside vnfpool.
