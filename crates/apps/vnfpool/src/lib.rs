@@ -11,6 +11,7 @@ mod element;
 mod manager;
 mod metrics;
 mod pulse;
+mod sdk_load;
 
 #[cfg(feature = "fuzz")]
 pub use element::{Around, talk};

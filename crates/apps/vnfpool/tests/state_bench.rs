@@ -141,6 +141,55 @@ fn a_burst_is_whole_in_the_end() {
     }
 }
 
+/// Goal: first packets at `commit` are seen to wait and to come, those of an established connection and
+/// those at `bounded` to come; at both levels every connection that is set up is at the standby.
+#[test]
+fn first_packets_at_commit_are_measured_beside_bounded() {
+    let objects = measure(&["commit"]);
+    let [object] = objects.as_slice() else {
+        panic!("{objects:?}");
+    };
+    let [bounded, commit] = [0, 1].map(|level| &object["latencies"][level]);
+    assert_eq!(commit["system"], "vnfpool, commit");
+    for level in [bounded, commit] {
+        assert_eq!(level["lost"], 0, "{level}");
+        for times in ["first_ms", "established_ms"] {
+            assert!(level[times]["min"].as_f64().unwrap() > 0.0, "{level}");
+        }
+    }
+    assert!(bounded["held"].is_null(), "{bounded}");
+    assert!(commit["held"].as_u64().unwrap() > 0, "{commit}");
+    for added in ["added_first_ms", "added_established_ms"] {
+        assert!(object[added]["p50"].is_number(), "{object}");
+    }
+    for level in 0..2 {
+        let setups = &object["setups"][level];
+        let steps = setups["steps"].as_array().unwrap();
+        assert!(!steps.is_empty(), "{setups}");
+        for step in steps {
+            assert!(step["opened"].as_u64().unwrap() > 0, "{step}");
+            assert_eq!(step["opened"], step["sent"], "{step}");
+            assert_eq!(step["different"], 0, "{step}");
+        }
+    }
+}
+
+/// Goal: what a function has put and committed is at the standby, seen there.
+#[test]
+fn what_a_function_puts_is_at_the_standby() {
+    let objects = measure(&["sdk"]);
+    let [object] = objects.as_slice() else {
+        panic!("{objects:?}");
+    };
+    for rate in ["puts_per_s", "commits_per_s", "commit_ms"] {
+        assert!(object[rate]["min"].as_f64().unwrap() > 0.0, "{object}");
+    }
+    assert!(object["commits"].as_u64().unwrap() > 0, "{object}");
+    for none in ["keys_wrong", "commits_missing"] {
+        assert_eq!(object[none], 0, "{none}: {object}");
+    }
+}
+
 fn limits() -> [String; 2] {
     LIMITS.map(|name| std::fs::read_to_string(format!("/proc/sys/net/netfilter/{name}")).unwrap())
 }
@@ -149,10 +198,18 @@ fn limits() -> [String; 2] {
 /// are what they were.
 #[test]
 fn an_interrupted_measurement_cleans_up() {
+    // The manager and two elements; with a function beside each.
+    for (row, processes) in [("burst", 3), ("sdk", 5)] {
+        interrupt(row, processes);
+    }
+}
+
+/// Interrupts the measurement of a row when so many processes run.
+fn interrupt(row: &str, processes: usize) {
     let dir = tempfile::tempdir().unwrap();
     let before = limits();
     let mut measurement = program(&dir.path().join("report.md"))
-        .args(["--only", "burst"])
+        .args(["--only", row])
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()
@@ -168,7 +225,7 @@ fn an_interrupted_measurement_cleans_up() {
         let written: Value = serde_json::from_str(&written).unwrap_or_default();
         if written["processes"]
             .as_array()
-            .is_some_and(|all| all.len() >= 3)
+            .is_some_and(|all| all.len() >= processes)
         {
             break;
         }

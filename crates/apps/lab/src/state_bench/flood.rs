@@ -10,6 +10,7 @@
 use std::fs;
 use std::io;
 use std::net::UdpSocket;
+use std::ops::Range;
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,6 +19,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 
+use super::arrivals::Window;
 use super::ctnetlink::{CLIENT, FIRST_PORT, SERVER, ports_of};
 use crate::clock::{self, MILLISECOND, Nanos};
 use crate::command;
@@ -97,21 +99,44 @@ impl Generator {
     /// When the socket breaks, or on an interrupt.
     pub(super) fn flood(
         &self,
-        numbers: std::ops::Range<u32>,
+        numbers: Range<u32>,
         rate: Option<u32>,
         limit: Duration,
     ) -> Result<Sent> {
+        self.flood_at(numbers, Pace::at(rate), limit)
+    }
+
+    /// As [`Generator::flood`], and never so that more than `window` packets are on their way to the
+    /// server: as many clients do that wait for each other.
+    ///
+    /// # Errors
+    /// As of [`Generator::flood`].
+    pub(super) fn flood_windowed(
+        &self,
+        numbers: Range<u32>,
+        rate: u32,
+        window: Window,
+        limit: Duration,
+    ) -> Result<Sent> {
+        let mut pace = Pace::at(Some(rate));
+        pace.window = Some(window);
+        self.flood_at(numbers, pace, limit)
+    }
+
+    fn flood_at(&self, numbers: Range<u32>, pace: Pace, limit: Duration) -> Result<Sent> {
         self.namespace.run(|| {
-            let sent = send_paced(self, numbers, rate, limit, || signals::check().is_err())?;
+            let sent = send_paced(self, numbers, pace, limit, || signals::check().is_err())?;
             signals::check()?;
             Ok(sent)
         })
     }
 
-    /// Opens one flow, of these ports; returns the moment before its packet was sent.
-    pub(super) fn open_one(&self, source: u16, target: u16) -> Result<Nanos> {
+    /// Sends one packet of the flow with these ports, the number in its payload; returns the moment
+    /// before it was sent.
+    pub(super) fn send_one(&self, source: u16, target: u16, number: u32) -> Result<Nanos> {
         let mut batch = Batch::new(self);
         batch.set(0, source, target);
+        batch.frames[0][HEADERS..].copy_from_slice(&number.to_be_bytes());
         let at = clock::now();
         match batch.send(self, 1).context("sending a packet")? {
             1 => Ok(at),
@@ -125,14 +150,15 @@ impl Generator {
     /// When no thread can be started.
     pub(super) fn in_background(
         self: &Arc<Self>,
-        numbers: std::ops::Range<u32>,
+        numbers: Range<u32>,
         rate: u32,
     ) -> Result<Background> {
         let shared = Arc::new(Shared::default());
         let (generator, on_thread) = (Arc::clone(self), Arc::clone(&shared));
         let thread = self.namespace.spawn_ordinary("flood", move || {
             let stop = || on_thread.stop.load(Ordering::Relaxed) || signals::check().is_err();
-            let sent = send_paced(&generator, numbers, Some(rate), BACKGROUND_LIMIT, stop);
+            let pace = Pace::at(Some(rate));
+            let sent = send_paced(&generator, numbers, pace, BACKGROUND_LIMIT, stop);
             on_thread.failed.store(sent.is_err(), Ordering::Relaxed);
         })?;
         Ok(Background {
@@ -186,10 +212,45 @@ impl Drop for Background {
     }
 }
 
+/// How fast a flood goes.
+#[derive(Debug)]
+struct Pace {
+    /// Flows a second; none: as fast as it goes.
+    rate: Option<u32>,
+    /// Of packets on their way.
+    window: Option<Window>,
+}
+
+impl Pace {
+    const fn at(rate: Option<u32>) -> Self {
+        let window = None;
+        Self { rate, window }
+    }
+
+    /// How many flows should have been opened by now.
+    fn due(&self, passed: Nanos) -> u32 {
+        match self.rate {
+            None => u32::MAX,
+            Some(rate) => {
+                let due = passed.saturating_mul(u64::from(rate)) / 1_000_000_000;
+                u32::try_from(due).unwrap_or(u32::MAX).saturating_add(1)
+            }
+        }
+    }
+
+    /// How many more packets may be on their way, after so many.
+    fn room(&mut self, sent: u32) -> Result<u32> {
+        match &mut self.window {
+            None => Ok(u32::MAX),
+            Some(window) => window.room(sent),
+        }
+    }
+}
+
 fn send_paced(
     generator: &Generator,
-    numbers: std::ops::Range<u32>,
-    rate: Option<u32>,
+    numbers: Range<u32>,
+    mut pace: Pace,
     limit: Duration,
     stop: impl Fn() -> bool,
 ) -> Result<Sent> {
@@ -202,21 +263,10 @@ fn send_paced(
         if now >= end {
             break;
         }
-        let due = match rate {
-            None => numbers.end,
-            Some(rate) => {
-                let due = (now - began).saturating_mul(u64::from(rate)) / 1_000_000_000;
-                let due = u32::try_from(due).unwrap_or(u32::MAX);
-                numbers
-                    .start
-                    .saturating_add(due)
-                    .saturating_add(1)
-                    .min(numbers.end)
-            }
-        };
-        let wanted = usize::try_from(due.saturating_sub(next))
-            .unwrap_or(0)
-            .min(BATCH);
+        let sent = next - numbers.start;
+        let due = pace.due(now - began).min(numbers.end - numbers.start);
+        let wanted = due.saturating_sub(sent).min(pace.room(sent)?);
+        let wanted = usize::try_from(wanted).unwrap_or(0).min(BATCH);
         if wanted == 0 {
             clock::sleep_until(now + SLICE);
             continue;

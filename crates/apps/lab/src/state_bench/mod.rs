@@ -5,11 +5,16 @@
 //! holds them in its own memory in its usual way, is asked for its count. What the programs use is
 //! read from `/proc`. Each measurement has a laboratory of its own, so that nothing of one is left
 //! in the next.
+//!
+//! Two rows are about what vnfpool alone has: the level `commit`, beside a pool at `bounded`, and a
+//! function's own state, put by functions that the program brings along.
 
+mod arrivals;
 mod bed;
 mod ctnetlink;
 mod flood;
 mod limits;
+mod metrics;
 mod report;
 mod rows;
 mod subject;

@@ -1,5 +1,8 @@
 //! The figures as Markdown: the tables of `docs/performance.md`.
 
+mod commit;
+mod sdk;
+
 use super::rows::{Figures, RateFigures};
 use super::subject::Kind;
 use crate::report::{Spread, machine};
@@ -14,6 +17,8 @@ pub(super) fn page(command: &str, figures: &[Figures], failures: &[String]) -> S
     page.push_str(&takeover(figures));
     page.push_str(&memory(figures));
     page.push_str(&burst(figures));
+    page.push_str(&commit::tables(figures));
+    page.push_str(&sdk::table_of(figures));
     for failure in failures {
         page.push_str(&format!("\nNot measured: {failure}\n"));
     }

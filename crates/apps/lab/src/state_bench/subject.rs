@@ -19,6 +19,9 @@ pub(super) enum Kind {
     /// vnfpool, default profile.
     #[serde(rename = "vnfpool")]
     Vnfpool,
+    /// The same at the level `commit`.
+    #[serde(rename = "vnfpool, commit")]
+    Commit,
     /// conntrackd FTFW: the standby's daemon holds what it is told until a commit.
     #[serde(rename = "conntrackd FTFW")]
     Ftfw,
@@ -31,6 +34,7 @@ impl Kind {
     pub(super) const fn name(self) -> &'static str {
         match self {
             Self::Vnfpool => "vnfpool",
+            Self::Commit => "vnfpool, commit",
             Self::Ftfw => "conntrackd FTFW",
             Self::Direct => "conntrackd direct",
         }
@@ -49,6 +53,7 @@ impl Subject {
         let conntrackd = |cache| Self::Conntrackd(cache, Conntrackd::new(cache));
         Ok(match kind {
             Kind::Vnfpool => Self::Vnfpool(Vnfpool::new(Profile::Default)?),
+            Kind::Commit => Self::Vnfpool(Vnfpool::new(Profile::Commit)?),
             Kind::Ftfw => conntrackd(Cache::External),
             Kind::Direct => conntrackd(Cache::Kernel),
         })

@@ -2,22 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
-use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 
 use super::bed::Bed;
+use super::metrics::metrics;
 use super::subject::Subject;
-use crate::namespaces::{Gateway, Namespace};
+use crate::namespaces::Gateway;
 use crate::rival::{ask_conntrackd, conntrackd_log};
 
-/// Where an element of the laboratory has its metrics.
-const METRICS: SocketAddr =
-    SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9401);
-const METRICS_LIMIT: Duration = Duration::from_secs(2);
 /// Counters of what goes well are not about the overload.
 const WORDS: [&str; 8] = [
     "overrun", "lost", "lagged", "resync", "repair", "drop", "digest", "in_sync",
@@ -121,19 +115,4 @@ fn counters(bed: &Bed) -> Result<BTreeMap<String, String>> {
         }
     }
     Ok(all)
-}
-
-/// The element's metrics, as a scraper gets them.
-fn metrics(gateway: &Namespace) -> Result<String> {
-    gateway.run(|| {
-        let mut stream = TcpStream::connect_timeout(&METRICS, METRICS_LIMIT)
-            .context("connecting to an element's metrics")?;
-        stream.set_read_timeout(Some(METRICS_LIMIT))?;
-        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: element\r\nConnection: close\r\n\r\n")?;
-        let mut text = String::new();
-        stream
-            .read_to_string(&mut text)
-            .context("reading an element's metrics")?;
-        Ok(text)
-    })
 }

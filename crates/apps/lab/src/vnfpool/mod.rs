@@ -2,6 +2,7 @@
 
 mod balancer;
 mod files;
+mod load;
 mod status;
 mod system;
 mod takeover;
@@ -23,6 +24,8 @@ use crate::system::{Scene, System};
 use balancer::Balancers;
 pub(crate) use balancer::{BACKENDS, PORT as BALANCED_PORT, SERVICE};
 pub use files::element_file;
+pub(crate) use load::LoadSize;
+use load::Loads;
 use status::SlotState;
 use takeover::Marks;
 pub use takeover::TakeoverSteps;
@@ -128,6 +131,8 @@ pub(crate) struct Vnfpool {
     elements: [Option<Daemon>; 2],
     /// Beside the elements, if that is the function.
     balancers: Option<Box<Balancers>>,
+    /// The same, of functions that are there to be measured.
+    loads: Option<Box<Loads>>,
     marks: Marks,
 }
 
@@ -149,6 +154,7 @@ impl Vnfpool {
             manager: None,
             elements: [None, None],
             balancers: None,
+            loads: None,
             marks: Marks::default(),
         })
     }
@@ -160,6 +166,25 @@ impl Vnfpool {
             Vnf::LoadBalancer => Some(Box::default()),
         };
         self
+    }
+
+    /// With a function beside each agent that loads the way to the successor.
+    pub(crate) fn with_load(mut self, size: LoadSize) -> Self {
+        self.loads = Some(Box::new(Loads::new(size)));
+        self
+    }
+
+    /// Has these functions begin.
+    pub(crate) fn begin_load(&self) {
+        self.loads.iter().for_each(|loads| loads.begin());
+    }
+
+    /// What the one on a gateway has said; none before it has.
+    pub(crate) fn load_said(&self, lab: &Lab, gateway: Gateway) -> Result<Option<String>> {
+        match &self.loads {
+            Some(loads) => loads.said(lab, gateway),
+            None => Ok(None),
+        }
     }
 
     /// Runs an operator's command where the operator is: beside the manager.
@@ -272,7 +297,7 @@ impl Vnfpool {
         let path = lab.directory().join(gateway.name()).join("element.toml");
         let directory = Path::new(&directory);
         let mut text = element_file(gateway, directory, &manager);
-        if self.balancers.is_some() {
+        if self.balancers.is_some() || self.loads.is_some() {
             text.push_str(&balancer::in_element_file(directory));
         }
         fs::write(&path, text).with_context(|| format!("writing {}", path.display()))
@@ -285,10 +310,13 @@ impl Vnfpool {
             .arg(element_directory(lab, gateway).join("element.toml"));
         let daemon = Daemon::start(lab, gateway.name(), "element", command)?;
         self.elements[gateway.index()] = Some(daemon);
-        match &mut self.balancers {
-            None => Ok(()),
-            Some(balancers) => balancers.start(&self.program, lab, gateway),
+        if let Some(balancers) = &mut self.balancers {
+            balancers.start(&self.program, lab, gateway)?;
         }
+        if let Some(loads) = &mut self.loads {
+            loads.start(&self.program, lab, gateway)?;
+        }
+        Ok(())
     }
 
     fn start_missing(&mut self, lab: &Lab) -> Result<()> {

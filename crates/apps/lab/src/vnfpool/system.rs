@@ -119,6 +119,9 @@ impl System for Vnfpool {
         if let Some(balancers) = &mut self.balancers {
             processes.extend(balancers.processes(gateway));
         }
+        if let Some(loads) = &mut self.loads {
+            processes.extend(loads.processes(gateway));
+        }
         processes
     }
 

@@ -66,6 +66,8 @@ fn bench_state(args: &BenchState, output: &mut Output) -> anyhow::Result<ExitCod
         StateRow::Takeover => vnfpool_lab::StateRow::Takeover,
         StateRow::Memory => vnfpool_lab::StateRow::Memory,
         StateRow::Burst => vnfpool_lab::StateRow::Burst,
+        StateRow::Commit => vnfpool_lab::StateRow::Commit,
+        StateRow::Sdk => vnfpool_lab::StateRow::Sdk,
     };
     let options = StateOptions {
         rows: args.only.iter().map(row).collect(),

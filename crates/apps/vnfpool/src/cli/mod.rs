@@ -20,7 +20,7 @@ use clap::Parser;
 
 use self::args::{Cli, Command, ElementCommand, ManagerCommand};
 use self::output::Output;
-use crate::{daemon, element, manager};
+use crate::{daemon, element, manager, sdk_load};
 
 /// Runs the program. Exit codes: 0 done, 1 failed, 2 wrong usage (from the argument parser).
 pub(crate) fn main() -> ExitCode {
@@ -46,6 +46,12 @@ fn load_balancer(options: &vnfpool_lb::Options) -> anyhow::Result<()> {
     daemon::block_on(vnfpool_lb::run(options.clone()))
 }
 
+/// Runs a function that is there to be measured.
+fn load_sdk(options: &sdk_load::Options) -> anyhow::Result<()> {
+    daemon::start_log();
+    daemon::block_on(sdk_load::run(options.clone()))
+}
+
 fn dispatch(cli: &Cli) -> anyhow::Result<ExitCode> {
     let done = |()| ExitCode::SUCCESS;
     let admin = cli.admin.as_path();
@@ -68,6 +74,7 @@ fn dispatch(cli: &Cli) -> anyhow::Result<ExitCode> {
         Command::Demo(args) => lab::demo(args, output),
         Command::Lab(command) => lab::lab(command, output),
         Command::Lb(options) => load_balancer(options).map(done),
+        Command::SdkLoad(options) => load_sdk(options).map(done),
         Command::Bench(args) => lab::bench(args, output),
         Command::Completion(args) => completion::run(args, output).map(done),
     }?;

@@ -67,7 +67,7 @@ fn lag(run: &mut Run<'_>, kind: Kind, background: u32) -> Result<LagFigures> {
     for source in (FIRST_SOURCE..).take(usize::from(samples)) {
         signals::check()?;
         clock::sleep_until(clock::now() + SPACING / 2 + random_below(SPACING));
-        sent.insert(source, bed.generator.open_one(source, PORT)?);
+        sent.insert(source, bed.generator.send_one(source, PORT, 0)?);
     }
     let mut seen = HashMap::new();
     let end = clock::now() + clock::nanos(PATIENCE);

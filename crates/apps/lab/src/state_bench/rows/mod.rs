@@ -1,10 +1,13 @@
 //! What is measured, a row each.
 
 mod burst;
+mod climb;
+mod commit;
 mod lag;
 mod memory;
 mod rate;
 mod resync;
+mod sdk;
 mod takeover;
 
 use std::io::Write;
@@ -13,10 +16,12 @@ use anyhow::Result;
 use serde::Serialize;
 
 pub(super) use burst::BurstFigures;
+pub(super) use commit::{Added, CommitFigures, Latencies, Setups};
 pub(super) use lag::LagFigures;
 pub(super) use memory::MemoryFigures;
 pub(super) use rate::{RateFigures, RateStep};
 pub(super) use resync::ResyncFigures;
+pub(super) use sdk::SdkFigures;
 pub(super) use takeover::TakeoverFigures;
 
 use super::subject::Kind;
@@ -38,11 +43,15 @@ pub enum StateRow {
     Memory,
     /// More at once than anybody can follow.
     Burst,
+    /// What the level `commit` costs new connections, and leaves alone.
+    Commit,
+    /// What a network function gets that has its own state replicated.
+    Sdk,
 }
 
 impl StateRow {
     /// Every row, in the order in which they are measured.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 9] = [
         Self::Rate,
         Self::Cpu,
         Self::Lag,
@@ -50,6 +59,8 @@ impl StateRow {
         Self::Takeover,
         Self::Memory,
         Self::Burst,
+        Self::Commit,
+        Self::Sdk,
     ];
 
     /// Its name.
@@ -62,6 +73,8 @@ impl StateRow {
             Self::Takeover => "takeover",
             Self::Memory => "memory",
             Self::Burst => "burst",
+            Self::Commit => "commit",
+            Self::Sdk => "sdk",
         }
     }
 
@@ -75,6 +88,8 @@ impl StateRow {
             Self::Takeover => takeover::measure(run),
             Self::Memory => memory::measure(run),
             Self::Burst => burst::measure(run),
+            Self::Commit => commit::measure(run),
+            Self::Sdk => sdk::measure(run),
         }
     }
 }
@@ -90,6 +105,8 @@ pub(super) enum Figures {
     Takeover(TakeoverFigures),
     Memory(MemoryFigures),
     Burst(BurstFigures),
+    Commit(Box<CommitFigures>),
+    Sdk(SdkFigures),
 }
 
 /// A large table, and a small one.

@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::super::bed::{Bed, Busy, per_second};
 use super::super::subject::Kind;
+use super::climb::{self, Outcome};
 use super::{Figures, Run};
 use crate::clock;
 use crate::namespaces::Gateway;
@@ -24,10 +25,6 @@ const LENGTH: Duration = Duration::from_secs(5);
 const QUICK_LENGTH: Duration = Duration::from_secs(1);
 /// What is not at the standby so long after the end counts as missing.
 const GRACE: Duration = Duration::from_secs(1);
-/// So many steps in a row that bring nothing new end a system's climb.
-const VAIN_STEPS: usize = 2;
-/// A higher offer that is not reached by this much more is in vain.
-const GAIN: f64 = 1.02;
 /// For the idle share of the processor time.
 const IDLE: Duration = Duration::from_secs(3);
 
@@ -71,8 +68,11 @@ pub(in super::super) struct RateStep {
 }
 
 impl RateStep {
-    fn is_clean(&self) -> bool {
-        self.missing == 0 && self.different == 0 && self.problem.is_none()
+    const fn outcome(&self) -> Outcome {
+        Outcome {
+            reached: self.reached_per_s,
+            is_clean: self.missing == 0 && self.different == 0 && self.problem.is_none(),
+        }
     }
 }
 
@@ -189,20 +189,13 @@ fn cpu(bed: &mut Bed) -> [f64; 2] {
 }
 
 fn sustained(steps: &[RateStep]) -> Option<f64> {
-    let clean = steps.iter().filter(|step| step.is_clean());
-    clean.map(|step| step.reached_per_s).max_by(f64::total_cmp)
+    climb::sustained(steps.iter().map(RateStep::outcome))
 }
 
-/// Whether the newest steps have all lost something or reached no more than one before them.
+/// Whether a system has come as far as it does.
 fn is_over(steps: &[RateStep]) -> bool {
-    let is_vain = |at: usize| {
-        let best = steps[..at]
-            .iter()
-            .map(|step| step.reached_per_s)
-            .fold(0.0, f64::max);
-        !steps[at].is_clean() || steps[at].reached_per_s < best * GAIN
-    };
-    steps.len() >= VAIN_STEPS && (steps.len() - VAIN_STEPS..steps.len()).all(is_vain)
+    let outcomes: Vec<Outcome> = steps.iter().map(RateStep::outcome).collect();
+    climb::is_over(&outcomes)
 }
 
 fn line(step: &RateStep) -> String {
@@ -255,23 +248,16 @@ mod tests {
         }
     }
 
-    /// Goal: what counts is the highest rate without a loss, reached and not offered.
+    /// Goal: what is missing, different or wrong makes a step one that does not count.
     #[test]
-    fn the_sustained_rate_is_the_highest_clean_one() {
-        let climb = [step(10e3, 0), step(20e3, 0), step(30e3, 5), step(19e3, 0)];
-        assert_eq!(sustained(&climb), Some(20e3));
-        assert_eq!(sustained(&[step(10e3, 1)]), None);
+    fn a_step_is_clean_without_a_loss_or_a_problem() {
+        assert!(step(20e3, 0).outcome().is_clean);
+        assert!(!step(20e3, 5).outcome().is_clean);
         let mut moved = step(40e3, 0);
         moved.problem = Some("a takeover".to_owned());
-        assert_eq!(sustained(&[step(10e3, 0), moved]), Some(10e3));
-    }
-
-    #[test]
-    fn a_climb_ends_after_two_steps_in_vain() {
-        assert!(!is_over(&[]));
-        assert!(!is_over(&[step(10e3, 0), step(20e3, 7)]));
-        assert!(is_over(&[step(10e3, 0), step(20e3, 7), step(30e3, 1)]));
-        assert!(is_over(&[step(36e3, 0), step(36.1e3, 0), step(35e3, 0)]));
-        assert!(!is_over(&[step(36e3, 0), step(36.1e3, 0), step(45e3, 0)]));
+        assert!(!moved.outcome().is_clean);
+        let mut other = step(40e3, 0);
+        other.different = 1;
+        assert_eq!(sustained(&[step(20e3, 0), other, moved]), Some(20e3));
     }
 }

@@ -93,7 +93,7 @@ fn resync(run: &mut Run<'_>, kind: Kind) -> Result<ResyncFigures> {
 
 fn once(bed: &mut Bed, kind: Kind, entries: u32) -> Result<Once> {
     match kind {
-        Kind::Vnfpool => start_anew(bed, entries),
+        Kind::Vnfpool | Kind::Commit => start_anew(bed, entries),
         Kind::Ftfw | Kind::Direct => ask_for_everything(bed, entries),
     }
 }

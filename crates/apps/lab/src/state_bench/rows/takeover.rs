@@ -104,6 +104,7 @@ fn takeover(kind: Kind, entries: u32, window: Duration) -> Result<(RunFigures, O
     let scene = Scene::build().context("building the laboratory")?;
     let mut system: Box<dyn System> = match kind {
         Kind::Vnfpool => Box::new(Vnfpool::new(Profile::Default)?),
+        Kind::Commit => Box::new(Vnfpool::new(Profile::Commit)?),
         Kind::Ftfw | Kind::Direct => Box::new(Keepalived::new(ADVERT, Scheduling::RealTime)),
     };
     let active = scene.lab.namespace(Gateway::Gw1.name())?;
@@ -133,7 +134,7 @@ fn wait_synchronised(lab: &Lab, kind: Kind, entries: u32) -> Result<()> {
     let mut asked = clock::now();
     let waited = signals::wait_for("the standby to hold the table", LIMIT, || {
         held = match kind {
-            Kind::Vnfpool | Kind::Direct => ctnetlink::count(standby)?,
+            Kind::Vnfpool | Kind::Commit | Kind::Direct => ctnetlink::count(standby)?,
             Kind::Ftfw => external_entries(&ask_conntrackd(lab, Gateway::Gw2, &["-s"])?)?,
         };
         if held >= u64::from(entries) {

@@ -219,6 +219,10 @@ pub(crate) enum StateRow {
     Memory,
     /// 300,000 new entries at once: what is missing, how long, and what is said about it
     Burst,
+    /// What the level `commit` adds to first packets, and its rate of new connections, beside `bounded`
+    Commit,
+    /// A function's own state: puts that the standby holds, and commits, a second
+    Sdk,
 }
 
 /// Who is measured beside vnfpool.

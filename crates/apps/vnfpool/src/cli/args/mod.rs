@@ -91,6 +91,9 @@ pub(crate) enum Command {
     /// The example of a function with state of its own: a load balancer, for `demo --vnf lb`
     #[command(hide = true)]
     Lb(vnfpool_lb::Options),
+    /// A function that loads its agent, for `bench state --only sdk`
+    #[command(hide = true)]
+    SdkLoad(crate::sdk_load::Options),
     /// Measure the figures of docs/performance.md beside keepalived's
     #[command(after_help = BENCH_EXAMPLES)]
     Bench(Bench),
