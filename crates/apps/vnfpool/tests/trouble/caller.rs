@@ -150,16 +150,23 @@ pub(crate) fn slot_and_life(site: &Site, gateway: Gateway) -> (u32, u64) {
     (u32::try_from(slot).unwrap(), life.trim().parse().unwrap())
 }
 
-/// Waits until the active on a gateway calls every copy in sync.
+/// Waits until a gateway serves and calls every copy in sync. A machine that stood still for a lease may have
+/// made the other one serve: then the slot is handed back.
 pub(crate) fn wait_in_sync(site: &Site, active: Gateway) {
-    wait("a copy in sync", || {
+    wait(&format!("a copy of {active} in sync"), || {
         let text = site.metrics(active.name());
         let copies = text
             .lines()
             .filter(|line| line.starts_with("vnfpool_sync_standby_in_sync{"));
         let copies: Vec<_> = copies.collect();
-        let all = !copies.is_empty() && copies.iter().all(|line| line.ends_with(" 1.0"));
-        all.then_some(())
+        if !copies.is_empty() && copies.iter().all(|line| line.ends_with(" 1.0")) {
+            return Some(());
+        }
+        if site.active().as_deref() == Some(active.other().name()) {
+            // Refused until there is somebody to hand it to.
+            site.try_operate(&["switchover", "edge", "--to", active.name()]);
+        }
+        None
     });
 }
 
