@@ -361,12 +361,12 @@ fn status_says_how_state_is_replicated() {
     assert_eq!(row("keys"), "main keys none - - 0 0 -");
     for remark in [
         "main: conntrack at gw2: DOWNGRADED to bounded 1500 ms ago: it is slow",
-        "main: conntrack at gw2: last of 2 downgrades: to bounded, began 1m 1s ago, for 1200 ms; 7 first \
+        "main: conntrack at gw2: downgrades: 2, the last one to bounded, began 1m 1s ago, for 1200 ms; 7 first \
          packets did not wait: it was slow",
-        "main: conntrack at gw2: 3 times changes were lost (40 changes), the last one 700 ms ago; NOT \
-         REPAIRED YET",
+        "main: conntrack at gw2: overruns: 3, 40 changes lost; the last one 700 ms ago, NOT REPAIRED \
+         YET",
         "main: sessions at gw2: bounded instead of commit: it can do no more",
-        "main: sessions at gw2: 1 times changes were lost, the last one 20s ago; repaired 19s ago",
+        "main: sessions at gw2: overruns: 1, changes lost; the last one 20s ago, repaired 19s ago",
         "main: hints at gw2: NOT HELD: it is unknown there",
     ] {
         assert!(lines.contains(&remark), "{remark}\n{stdout}");

@@ -95,7 +95,7 @@ impl Scenario for Watermark {
         let begun = flows.end()?;
         let [in_old, in_new] = [old, new].map(|gateway| {
             let namespace = lab.namespace(gateway.name());
-            namespace.and_then(|namespace| flows_in(&namespace))
+            namespace.and_then(flows_in)
         });
         let (in_old, in_new) = (in_old?, in_new?);
         let was_there = |port: u16| in_old.contains(&(port, begun.target));
@@ -279,7 +279,7 @@ fn take(sink: &UdpSocket, begun: &Mutex<BTreeMap<u16, Flow>>, stop: &AtomicBool)
         if sink.recv_from(&mut port).is_ok()
             && let Some(flow) = lock(begun).get_mut(&u16::from_be_bytes(port))
         {
-            flow.received.get_or_insert(clock::now());
+            flow.received.get_or_insert_with(clock::now);
         }
     }
 }

@@ -151,7 +151,7 @@ fn differences(
     }
     if is.overruns > told.overruns {
         let text = format!(
-            "{element} lost changes of {name}, for the {}th time",
+            "{element} lost changes of {name} (overruns: {})",
             is.overruns
         );
         tell(

@@ -118,7 +118,7 @@ impl Drop for SetAtEnd<'_> {
 fn begin_many(stop: &AtomicBool) -> anyhow::Result<()> {
     while !stop.load(Ordering::Relaxed) {
         let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
-        socket.send_to(b"first", SocketAddr::new(SERVER_V4, 9))?;
+        socket.send_to(b"first", SocketAddr::new(SERVER_V4, UNANSWERED))?;
         std::thread::sleep(Duration::from_millis(5));
     }
     Ok(())
@@ -168,6 +168,76 @@ fn what_a_loss_hid_is_mended_and_said() {
     assert_eq!(marks(&site, Gw2), before);
     site.ends_well();
 }
+
+/// Goal: after a takeover every connection has the time that it had left; what has less than the
+/// least time of a copy gets no less than it had. Method: the kernels' own times of connections that
+/// nobody uses, one of them a first packet without an answer.
+#[test]
+fn idle_timers_go_on_after_a_takeover() {
+    /// Seconds that untouched connections have at first.
+    const TIMES: [u32; 3] = [432_000, 600, 180];
+    /// The least of a copy, in seconds.
+    const COPY: u32 = 60;
+    let site = serving("connections = \"bounded\"");
+    in_kernel(&site, Gw1, |injector| {
+        for (number, timeout_s) in (0..).zip(TIMES) {
+            let one = entry(number, 0);
+            injector.upsert(Entry { timeout_s, ..one }, true).unwrap();
+        }
+    });
+    let unanswered = || {
+        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+        socket.send_to(b"first", SocketAddr::new(SERVER_V4, UNANSWERED))?;
+        Ok(())
+    };
+    site.lab
+        .namespace("client")
+        .unwrap()
+        .run(unanswered)
+        .unwrap();
+    wait("all of them at the standby", || {
+        let [active, standby] = Gateway::BOTH.map(|gateway| times(&site, gateway));
+        (active.len() == TIMES.len() + 1 && active.keys().eq(standby.keys())).then_some(())
+    });
+    // Some of it passes on both sides.
+    std::thread::sleep(Duration::from_secs(3));
+    site.element(Gw1).kill();
+    site.wait_owner(Gw2);
+    let [before, after] = Gateway::BOTH.map(|gateway| times(&site, gateway));
+    assert_eq!(after.len(), before.len());
+    for (key, left) in after {
+        let was = before[&key];
+        let is_right = match was {
+            // The kernels tell whole seconds, and one is asked after the other.
+            COPY.. => left.abs_diff(was) <= 2,
+            ..COPY => (was..=COPY).contains(&left),
+        };
+        assert!(is_right, "{key:?}: {was} s, then {left} s");
+    }
+    site.ends_well();
+}
+
+/// Seconds until the connections of these tests end in a gateway's kernel.
+fn times(site: &Site, gateway: Gateway) -> BTreeMap<Key, u32> {
+    let namespace = site.lab.namespace(gateway.name()).unwrap();
+    let entries = namespace.run(|| Ok(dump_all(Family::V4)?)).unwrap();
+    let is_ours = |entry: &&Entry| {
+        let Tuple { src, layer4, .. } = entry.key.original;
+        src == CLIENT
+            || matches!(
+                layer4,
+                Layer4::Ports {
+                    dst: UNANSWERED,
+                    ..
+                }
+            )
+    };
+    let ours = entries.iter().filter(is_ours);
+    ours.map(|entry| (entry.key, entry.timeout_s)).collect()
+}
+
+/// A port where nobody listens.
+const UNANSWERED: u16 = 9;
 
 fn in_kernel(site: &Site, gateway: Gateway, act: impl FnOnce(&mut Injector) + Send) {
     let namespace = site.lab.namespace(gateway.name()).unwrap();

@@ -26,7 +26,7 @@ pub struct Limits {
     /// Between two messages of sums of buckets.
     pub sums_interval: Duration,
     /// Between two scans at least; they also take no more than a 25th of the time. Copies live
-    /// longer than three of them (30 s for connections), so that they are told in time that their
+    /// longer than three of them (60 s for connections), so that they are told in time that their
     /// originals live on.
     pub audit_interval: Duration,
 }

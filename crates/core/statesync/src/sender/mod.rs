@@ -439,10 +439,12 @@ impl Sender {
             && !scan.is_whole(key)
         {
             told.told_in = generation;
-            // The copy knows nothing of the packets that keep the original alive.
+            // The copy knows nothing of the packets that keep the original alive. Should it have to
+            // serve, it is to wait for the next one no less than half as long.
             let expires_s = expiry(now, item.ttl_s);
-            let soon = now.after(3 * self.audit_interval);
-            if told.expires_s <= expiry(soon, 1)
+            let soon = expiry(now.after(3 * self.audit_interval), 1);
+            let half = expiry(now, item.ttl_s.div_ceil(2));
+            if told.expires_s <= soon.max(half)
                 && expires_s > told.expires_s.saturating_add(TTL_SLACK_S)
             {
                 self.put(now, hashed, item, false, out);

@@ -543,9 +543,10 @@ fn an_idle_stream_proves_the_copy_and_a_silent_one_does_not() {
     }
 }
 
-/// Goal: a copy learns in time that its original lives on, and only then.
+/// Goal: a copy learns in time that its original lives on, and only then; it never has less than half
+/// of its original's time for long.
 #[test]
-fn a_scan_prolongs_what_would_expire_before_the_next_ones() {
+fn a_scan_prolongs_what_would_expire_early() {
     let mut sender = synced_sender();
     let mut out = Effects::default();
     let mortal = |key: &'static [u8], ttl_s| Item {
@@ -556,6 +557,7 @@ fn a_scan_prolongs_what_would_expire_before_the_next_ones() {
     for item in [
         mortal(b"short", 30),
         mortal(b"long", 500),
+        mortal(b"busy", 80),
         mortal(b"idle", 30),
     ] {
         let is_new = true;
@@ -579,6 +581,8 @@ fn a_scan_prolongs_what_would_expire_before_the_next_ones() {
         items: vec![
             mortal(b"short", 30),
             mortal(b"long", 500),
+            // What was told is less than half of it by now.
+            mortal(b"busy", 150),
             mortal(b"idle", left),
         ],
         is_last: true,
@@ -600,7 +604,7 @@ fn a_scan_prolongs_what_would_expire_before_the_next_ones() {
             }
         }
     }
-    assert_eq!(put, [mortal(b"short", 30)]);
+    assert_eq!(put, [mortal(b"short", 30), mortal(b"busy", 150)]);
     assert_eq!(sender.status().repaired, 0, "nothing was wrong");
 }
 

@@ -99,25 +99,25 @@ fn past(one: &DowngradeStatus, count: u64) -> String {
         _ => String::new(),
     };
     format!(
-        "last of {count} downgrades: to {}, began {began}, for {lasted} ms{unheld}: {}",
+        "downgrades: {count}, the last one to {}, began {began}, for {lasted} ms{unheld}: {}",
         one.level, one.reason
     )
 }
 
 fn overruns(class: &ClassStatus) -> String {
+    let lost = match class.changes_lost {
+        0 => "changes lost".to_owned(),
+        lost => format!("{lost} changes lost"),
+    };
     let when = class
         .overrun_ms
-        .map_or_else(String::new, |at| format!(", the last one {}", ago(at)));
-    let lost = match class.changes_lost {
-        0 => String::new(),
-        lost => format!(" ({lost} changes)"),
-    };
+        .map_or_else(String::new, |at| format!(" {}", ago(at)));
     let repaired = match class.repaired_ms {
         Some(at) => format!("repaired {}", ago(at)),
         None => "NOT REPAIRED YET".to_owned(),
     };
     format!(
-        "{} times changes were lost{lost}{when}; {repaired}",
+        "overruns: {}, {lost}; the last one{when}, {repaired}",
         class.overruns
     )
 }
