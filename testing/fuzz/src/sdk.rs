@@ -55,9 +55,11 @@ fn function(level: LevelKind) -> BytesMut {
     let requests = [
         register(level),
         batch(epoch, 1, 3),
+        // Refused, behind changes that are taken.
+        batch(epoch + 1, 4, 4),
         Kind::Commit(Commit { id: 1, slot, class }),
         Kind::Watch(Watch { id: 2, slot, class }),
-        batch(epoch, 4, 12),
+        batch(epoch, 5, 12),
         Kind::Get(Get {
             id: 3,
             slot,

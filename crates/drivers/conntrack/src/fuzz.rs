@@ -61,6 +61,7 @@ pub fn requests_of_key(bytes: &[u8]) -> Result<Vec<u8>, DecodeError> {
         return Ok(out);
     }
     let key = codec::decode_key(bytes)?;
+    assert_eq!(key.original.check(), Ok(()));
     let mut again = BytesMut::new();
     codec::encode_key(&key, &mut again);
     assert_eq!(codec::decode_key(&again), Ok(key));
