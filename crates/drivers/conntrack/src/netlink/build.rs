@@ -32,7 +32,7 @@ pub(crate) fn create(out: &mut Vec<u8>, sequence: u32, entry: &Entry, options: C
         // connection that may have it.
         let destination = entry
             .destination_translation()
-            .or_else(|| source.and(entry.same_destination()));
+            .or_else(|| source.and_then(|_| entry.same_destination()));
         let zone = entry.zone();
         put_tuple(writer, CTA_TUPLE_ORIG, &entry.key.original, zone);
         // The kernel wants the reply as it would be without translation and then translates it
