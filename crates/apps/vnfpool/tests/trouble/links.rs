@@ -191,6 +191,13 @@ fn only_the_active_is_taken_in() {
     }
     site.element(Gw2)
         .wait_log("it is not of the active of slot");
+    let (slot, life) = slot_and_life(&site, Gw2);
+    let mut link = Caller::as_gateway(&site, Gw2).call(Gw1).unwrap();
+    link.say(&preface(slot, life));
+    link.say(&encoded(&hello("conntrack")));
+    assert!(link.hear_end().is_empty(), "it was answered");
+    site.element(Gw1)
+        .wait_log("it is not of the active of slot");
     talk.goes_on();
     site.operate(&["switchover", "edge", "--to", "gw2"]);
     site.wait_owner(Gw2);

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use rustix::process::Signal;
+use serde_json::Value;
 use vnfpool_lab::Gateway;
 
 use crate::daemon::wait;
@@ -15,6 +16,12 @@ use crate::site::{Site, pool_file, run};
 fn with(file: &str, old: &str, new: &str) -> String {
     assert!(file.contains(old), "{old:?} is not in\n{file}");
     file.replace(old, new)
+}
+
+/// A slot as `status` shows it, but for its classes of state, of which it may not have heard yet.
+fn without_state(mut slot: Value) -> Value {
+    slot["state"] = Value::Null;
+    slot
 }
 
 /// Runs an element that refuses to start on gw1, to its end; what it said.
@@ -40,7 +47,7 @@ fn wrong_elements_are_refused_with_the_reason_and_change_nothing() {
     let site = Site::enrolled();
     site.start_element(Gateway::Gw2);
     site.wait_owner(Gateway::Gw2);
-    let slot = site.slot().unwrap();
+    let slot = without_state(site.slot().unwrap());
     assert!(site.has_gate(Gateway::Gw2));
     let good = site.element_file(Gateway::Gw1);
 
@@ -85,7 +92,7 @@ fn wrong_elements_are_refused_with_the_reason_and_change_nothing() {
     );
     assert!(said.contains("10.3.0.99"), "{said}");
 
-    assert_eq!(site.slot().unwrap(), slot);
+    assert_eq!(without_state(site.slot().unwrap()), slot);
     assert_eq!(site.virtual_devices(Gateway::Gw1), Vec::<String>::new());
     assert!(!site.has_gate(Gateway::Gw1));
     for code in ["function", "lan"] {

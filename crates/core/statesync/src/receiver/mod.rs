@@ -700,7 +700,7 @@ impl Receiver {
     fn acknowledge(&mut self, now: Time, out: &mut Effects<ReceiverAction>) {
         let applied = self.status.applied;
         let Some(open) = &mut self.open else { return };
-        let is_awaited = (open.acked + 1..=applied).contains(&open.awaited);
+        let is_awaited = open.acked < open.awaited && open.awaited <= applied;
         if open.acked >= applied || !(is_awaited || open.ack_at <= now) {
             return;
         }
