@@ -46,6 +46,25 @@ fn pause(site: &Site, gateway: Gateway, act: impl FnOnce()) {
     site.element(gateway).signal(Signal::CONT);
 }
 
+/// Goal: a pool of whose state a successor needs nothing has a successor all the same, who takes over when
+/// the active dies.
+#[test]
+fn a_pool_that_needs_no_copies_has_a_successor() {
+    for level in ["none", "eventual"] {
+        let site = Site::managed();
+        let pool = pool_file("edge", ["inside", "outside"], 1);
+        site.create_pool_of(&format!("{pool}\n[state]\nconnections = \"{level}\"\n"));
+        site.start_pool();
+        site.element(Gw1).kill();
+        site.wait_owner(Gw2);
+        site.start_element(Gw1);
+        site.wait_armed();
+        site.operate(&["switchover", "edge", "--to", "gw1"]);
+        site.wait_owner(Gw1);
+        site.ends_well();
+    }
+}
+
 /// Goal: when the successor is slow, `status` says so, and the log of events does; when it is
 /// prompt again, that is over by itself, and what it was is still told. Method: first packets all
 /// the time, while the standby's agent stands still for a fifth of a second again and again.

@@ -251,6 +251,8 @@ impl SyncHub {
                     .map(|one| one.name().clone()),
             );
             let targets = lanes.targets(&view, connections);
+            let standbys = targets.iter().map(|(member, _)| *member);
+            lanes.copies.prove_nothing(standbys, now());
             let wanted = targets.iter().flat_map(|(to, _)| {
                 let sent = classes.values().filter(sent);
                 sent.map(|class| (to.node, class.name().clone()))
