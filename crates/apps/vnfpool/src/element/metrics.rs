@@ -231,6 +231,11 @@ fn state(scrape: &mut Scrape, agent: &Agent, figures: &BTreeMap<SlotId, SyncFigu
         sending().map(|(l, s)| (l, s.lag(at).as_secs_f64())),
     );
     scrape.gauge(
+        "vnfpool_sync_lacking",
+        "Entries that the standby was told and its table does not take",
+        sending().map(|(l, s)| (l, f64::from(s.lacking))),
+    );
+    scrape.gauge(
         "vnfpool_sync_standby_in_sync",
         "1 while the standby has all service state",
         sending().map(|(l, s)| (l, f64::from(u8::from(s.in_sync)))),

@@ -30,6 +30,9 @@ const ASK_AGAIN: Duration = Duration::from_secs(30);
 /// change follows change, one acknowledgement stands for all of them.
 const ACK_INTERVAL: Duration = Duration::from_millis(1);
 
+/// Keys of refused entries that are kept apart at most; beyond it they count as standing until a new stream.
+const LACKING_MAX: usize = 1 << 16;
+
 /// What happens to a receiver.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -157,6 +160,8 @@ pub struct ReceiverStatus {
     pub level: Option<Level>,
     /// Entries told.
     pub entries: usize,
+    /// Entries told that the table did not take.
+    pub lacking: u32,
     /// Entries written and deleted since the start.
     pub operations: u64,
     /// Streams refused since the start.
@@ -220,7 +225,55 @@ struct Open {
     /// The step after whose carrying out the copy holds nothing else, for this generation.
     swept: Option<(u64, u32)>,
     asked: BTreeMap<u16, Time>,
+    lacking: Lacking,
+    /// The copy has been in sync on this stream: marks before that say nothing of what is missing.
+    was_in_sync: bool,
     follower: Follower,
+}
+
+/// What was told and the copy's table did not take.
+#[derive(Debug, Default)]
+struct Lacking {
+    keys: HashSet<u64>,
+    /// More than are kept apart.
+    beyond: u32,
+    /// Refusals that the active has not heard of.
+    refused: u32,
+    told: u32,
+}
+
+impl Lacking {
+    fn refuse(&mut self, key: u64) {
+        self.refused = self.refused.saturating_add(1);
+        if self.keys.len() < LACKING_MAX {
+            self.keys.insert(key);
+        } else if !self.keys.contains(&key) {
+            self.beyond = self.beyond.saturating_add(1);
+        }
+    }
+
+    /// The entry was told anew, or is gone.
+    fn settle(&mut self, key: u64) {
+        if !self.keys.is_empty() {
+            self.keys.remove(&key);
+        }
+    }
+
+    fn entries(&self) -> u32 {
+        let kept = u32::try_from(self.keys.len()).unwrap_or(u32::MAX);
+        kept.saturating_add(self.beyond)
+    }
+
+    /// What the active has to hear, if it is news.
+    fn news(&mut self) -> Option<Body> {
+        let entries = self.entries();
+        if self.refused == 0 && entries == self.told {
+            return None;
+        }
+        self.told = entries;
+        let refused = std::mem::take(&mut self.refused);
+        Some(Body::Lacks { entries, refused })
+    }
 }
 
 /// Looking through the copy.
@@ -318,6 +371,7 @@ impl Receiver {
     pub fn status(&self) -> ReceiverStatus {
         ReceiverStatus {
             entries: self.open.as_ref().map_or(0, |open| open.index.len()),
+            lacking: self.open.as_ref().map_or(0, |open| open.lacking.entries()),
             ..self.status
         }
     }
@@ -481,7 +535,9 @@ impl Receiver {
                     told_in: short(generation),
                     seen_in: open.sweep.number,
                 };
-                open.index.put(hashes.of(&item.key), row);
+                let key = hashes.of(&item.key);
+                open.index.put(key, row);
+                open.lacking.settle(key);
                 self.status.operations += 1;
                 out.actions.push(ReceiverAction::Put {
                     ticket,
@@ -492,6 +548,7 @@ impl Receiver {
             Record::Delete { key } => {
                 let hash = hashes.of(&key);
                 open.index.remove(hash);
+                open.lacking.settle(hash);
                 open.sweep.deleted(hash);
                 self.status.operations += 1;
                 out.actions.push(ReceiverAction::Delete { ticket, key });
@@ -516,6 +573,7 @@ impl Receiver {
             }
             Record::Forget { keys } => {
                 for key in keys {
+                    open.lacking.settle(key);
                     open.sweep.wanted |= open.index.remove(key);
                 }
             }
@@ -544,7 +602,10 @@ impl Receiver {
                 self.ask(now, &differing, out);
             }
             Record::Barrier => open.awaited = ticket.sequence,
-            Record::Mark(mark) => open.follower.received(now, ticket.sequence, mark),
+            Record::Mark(mark) if open.was_in_sync => {
+                open.follower.received(now, ticket.sequence, mark);
+            }
+            Record::Mark(_) => {}
         }
         Ok(())
     }
@@ -572,7 +633,9 @@ impl Receiver {
         if let Some(open) = &mut self.open
             && let Some(hashes) = open.hashes
         {
-            open.index.remove(hashes.of(key));
+            let key = hashes.of(key);
+            open.index.remove(key);
+            open.lacking.refuse(key);
         }
     }
 
@@ -684,6 +747,10 @@ impl Receiver {
             open.end = open.end.filter(|end| *end > sequence);
             open.follower.applied(sequence);
             self.status.applied = sequence;
+            // Before the acknowledgement, which would be taken for more than it is.
+            if let Some(lacks) = open.lacking.news() {
+                self.send(0, lacks, out);
+            }
             self.acknowledge(now, out);
         }
         let Some(open) = &mut self.open else { return };
@@ -710,6 +777,9 @@ impl Receiver {
     }
 
     fn in_sync(&mut self, in_sync: bool, out: &mut Effects<ReceiverAction>) {
+        if let Some(open) = &mut self.open {
+            open.was_in_sync |= in_sync;
+        }
         if self.status.in_sync != in_sync {
             self.status.in_sync = in_sync;
             out.actions.push(ReceiverAction::InSync(in_sync));

@@ -89,13 +89,14 @@ impl Follower {
         let way_back = u64::from(mark.round_trip_us) + u64::from(mark.behind_us);
         let sent = i128::from(mark.sent_at_ns) + least - i128::from(way_back) * 1_000;
         let complete_until = Time(u64::try_from(sent).unwrap_or_default()).min(now);
-        if self.waiting.len() < WAITING_MAX {
-            let reached = Reached {
-                complete_until,
-                mark,
-            };
-            self.waiting.push((sequence, reached));
+        if self.waiting.len() >= WAITING_MAX {
+            self.waiting.remove(0);
         }
+        let reached = Reached {
+            complete_until,
+            mark,
+        };
+        self.waiting.push((sequence, reached));
     }
 
     /// Everything up to `sequence` is applied.

@@ -144,6 +144,11 @@ pub enum SenderAction {
         /// How many.
         buckets: usize,
     },
+    /// The standby's table does not take so many entries that it was told (0: all are there again).
+    Lacking {
+        /// How many.
+        entries: u32,
+    },
     /// A scan after a loss is over: it had to tell so much.
     Repaired {
         /// Entries that were missing or wrong.
@@ -184,6 +189,8 @@ pub struct SenderStatus {
     pub level: Option<Level>,
     /// Entries told.
     pub entries: usize,
+    /// Of them those that the standby's table did not take.
+    pub lacking: u32,
     /// Changes sent since the start.
     pub changes: u64,
     /// Scans begun since the start.

@@ -151,10 +151,12 @@ impl Sender {
             SenderInput::Connected { hash_key } => self.connected(hash_key, out),
             SenderInput::Disconnected => self.close(out),
             SenderInput::Frame(frame) => self.frame(now, &frame, out),
-            SenderInput::CaughtUp { up_to, backlog } => {
+            // After a loss that is not repaired, to have read everything is not to have told everything.
+            SenderInput::CaughtUp { up_to, backlog } if self.synced => {
                 self.caught_up = up_to;
                 self.backlog = backlog;
             }
+            SenderInput::CaughtUp { .. } => {}
             SenderInput::Overrun => self.overrun(now, out),
             SenderInput::ScanChunk {
                 generation,
@@ -192,6 +194,12 @@ impl Sender {
     #[must_use]
     pub fn wants_chunk(&self) -> bool {
         self.scan.is_some() && self.unacked.bytes() <= self.limits.scan_unacked_bytes_max
+    }
+
+    /// Whether somebody waits for the standby's word ([`SenderInput::Barrier`]).
+    #[must_use]
+    pub fn is_awaited(&self) -> bool {
+        !self.barriers.is_empty()
     }
 
     /// Figures as they are now.
@@ -249,6 +257,7 @@ impl Sender {
         self.phase = Phase::Closed;
         self.lagging = false;
         self.late = false;
+        self.status.lacking = 0;
         self.index.clear();
         self.repair.clear();
         self.unacked.clear();
@@ -317,8 +326,9 @@ impl Sender {
         match change {
             Change::Put { item, is_new } => {
                 let hashed = (key, self.hashes.of_value(&item.value));
-                // What is committed is told before it happens, and then once more.
-                if !self.is_told(now, hashed, item.ttl_s) {
+                // What is committed is told before it happens, and then once more. A scan leaves
+                // to the changes what they touch, so while one runs it is told again.
+                if self.scan.is_some() || !self.is_told(now, hashed, item.ttl_s) {
                     // Before the end of a resync the standby may hold an entry of another life of
                     // the connection, so it is replaced, not updated.
                     let is_new = is_new || self.is_resyncing();
@@ -515,6 +525,14 @@ impl Sender {
             (Body::Ack, Phase::Open) if sent.contains(&frame.sequence) => {
                 self.acked(now, frame.sequence, out);
             }
+            (Body::Lacks { entries, refused }, Phase::Open) => {
+                self.status.lacking = *entries;
+                if *refused > 0 {
+                    self.fail_barriers(out);
+                }
+                out.actions
+                    .push(SenderAction::Lacking { entries: *entries });
+            }
             (Body::Swept, Phase::Open) => {
                 if let Some(end) = &mut self.end {
                     end.generation = end.generation.filter(|one| *one != frame.generation);
@@ -617,6 +635,7 @@ impl Sender {
             None => self.late = false,
             Some(bounds) => {
                 let entries = u64::from(bounds.entries);
+                let records = records.saturating_add(u64::from(self.status.lacking));
                 if records > entries || age > bounds.lag() {
                     self.late = true;
                 } else if records <= entries / 2 && age <= bounds.lag() / 2 {

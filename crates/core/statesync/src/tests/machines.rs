@@ -670,3 +670,159 @@ proptest! {
         }
     }
 }
+
+/// Goal: what is put again with the value that it had, while an audit runs, is not taken for gone.
+#[test]
+fn an_audit_keeps_what_is_put_again() {
+    let mut sender = synced_sender();
+    let mut out = Effects::default();
+    let put = || {
+        SenderInput::Change(Change::Put {
+            item: item(),
+            is_new: false,
+        })
+    };
+    sender.handle(Time(2), put(), &mut out);
+    sender.flush(Time(2), &mut out);
+    let sent = sender.status().sent;
+    sender.handle(Time(2), ack(sent), &mut out);
+    out = Effects::default();
+    let later = Time(2).after(Duration::from_secs(30));
+    sender.handle(later, SenderInput::Tick, &mut out);
+    let generation = sender.status().generation;
+    assert!(
+        out.actions
+            .contains(&SenderAction::StartScan { generation })
+    );
+    sender.handle(later, put(), &mut out);
+    sender.handle(later, SenderInput::Barrier { id: 7 }, &mut out);
+    let chunk = SenderInput::ScanChunk {
+        generation,
+        items: vec![item()],
+        is_last: true,
+    };
+    sender.handle(later, chunk, &mut out);
+    sender.flush(later, &mut out);
+    let mut told = Vec::new();
+    for frame in frames(&out.outgoing) {
+        if let Body::Records(records) = frame.body {
+            told.extend(records.map(|one| one.unwrap()));
+        }
+    }
+    assert_eq!(sender.status().entries, 1, "{told:?}");
+}
+
+/// Goal: as long as a stream's first copy is not whole, no statement is made about what is missing.
+#[test]
+fn a_mark_in_a_snapshot_is_no_watermark() {
+    let mark = Record::Mark(crate::wire::record::Mark {
+        sent_at_ns: 1,
+        behind_us: 0,
+        round_trip_us: 0,
+        backlog: 0,
+        changes: 0,
+    });
+    let inputs = [hello(5), begin(5, 1, 1), told(5, 1, 2, mark)].map(ReceiverInput::Frame);
+    let (mut receiver, mut out) = receiver_with(inputs.into());
+    let tickets: Vec<_> = out
+        .actions
+        .iter()
+        .filter_map(|action| match action {
+            ReceiverAction::Flush { ticket } => Some(*ticket),
+            _ => None,
+        })
+        .collect();
+    for ticket in tickets {
+        receiver.handle(Time(2), ReceiverInput::Applied(ticket), &mut out);
+    }
+    assert!(!receiver.status().in_sync);
+    assert_eq!(receiver.watermark().complete_until, None);
+}
+
+/// Goal: what the table refuses is said before the acknowledgement that covers it, and again when it is
+/// settled: told anew and taken, or gone.
+#[test]
+fn what_the_table_refuses_is_told_before_the_acknowledgement() {
+    let barrier = told(5, 1, 3, Record::Barrier);
+    let inputs = [hello(5), begin(5, 1, 1), put(2), barrier].map(ReceiverInput::Frame);
+    let (mut receiver, mut out) = receiver_with(inputs.into());
+    let mut apply = |refused: bool, more: Option<Frame>| {
+        if let Some(frame) = more {
+            receiver.handle(Time(2), ReceiverInput::Frame(frame), &mut out);
+        }
+        let last = out.actions.drain(..).rev().find_map(|action| match action {
+            ReceiverAction::Flush { ticket } => Some(ticket),
+            _ => None,
+        });
+        out.outgoing.clear();
+        if refused {
+            let key = item().key;
+            receiver.handle(Time(2), ReceiverInput::Unapplied { key }, &mut out);
+        }
+        receiver.handle(Time(2), ReceiverInput::Applied(last.unwrap()), &mut out);
+        let said = frames(&out.outgoing).into_iter().map(|frame| frame.body);
+        said.collect::<Vec<_>>()
+    };
+    let lacks = |entries, refused| Body::Lacks { entries, refused };
+    assert_eq!(apply(true, None), [lacks(1, 1), Body::Ack]);
+    let barrier = |sequence| Some(told(5, 1, sequence, Record::Barrier));
+    assert_eq!(apply(false, barrier(4)), [Body::Ack], "that is known");
+    assert_eq!(apply(true, Some(put(5)))[0], lacks(1, 1), "refused again");
+    assert_eq!(apply(false, Some(put(6)))[0], lacks(0, 0), "taken");
+}
+
+/// Goal: nobody is told that the standby has what its table refused; the rest goes on, and more of it than the
+/// pool allows to be missing puts the standby out of sync.
+#[test]
+fn a_refused_entry_is_not_held() {
+    let mut sender = synced_sender();
+    let mut out = Effects::default();
+    change(&mut sender, Time(2), &mut out);
+    sender.handle(Time(2), SenderInput::Barrier { id: 7 }, &mut out);
+    sender.flush(Time(2), &mut out);
+    let lacks = |entries, refused| said(0, Body::Lacks { entries, refused });
+    sender.handle(Time(3), lacks(1, 1), &mut out);
+    sender.handle(Time(3), ack(sender.status().sent), &mut out);
+    assert!(out.actions.contains(&SenderAction::Unreachable { id: 7 }));
+    assert!(!out.actions.contains(&SenderAction::Reached { id: 7 }));
+    assert!(out.actions.contains(&SenderAction::Lacking { entries: 1 }));
+    assert!(sender.status().in_sync, "within the bounds");
+    sender.handle(Time(4), SenderInput::Barrier { id: 8 }, &mut out);
+    sender.flush(Time(4), &mut out);
+    sender.handle(Time(5), ack(sender.status().sent), &mut out);
+    assert!(out.actions.contains(&SenderAction::Reached { id: 8 }));
+    sender.handle(Time(6), lacks(BOUNDS.entries + 1, 100), &mut out);
+    assert!(!sender.status().in_sync);
+    sender.handle(Time(7), lacks(0, 0), &mut out);
+    assert!(sender.status().in_sync);
+}
+
+/// Goal: after a loss that is not repaired a mark promises nothing newer than before the loss.
+#[test]
+fn a_loss_stops_the_mark() {
+    let mut sender = synced_sender();
+    let caught_up = |at| SenderInput::CaughtUp {
+        up_to: at,
+        backlog: 0,
+    };
+    let mut behind = |at: Time, input: SenderInput| {
+        let mut out = Effects::default();
+        sender.handle(at, input, &mut out);
+        let records = frames(&out.outgoing)
+            .into_iter()
+            .flat_map(|frame| match frame.body {
+                Body::Records(records) => records.map(Result::unwrap).collect::<Vec<_>>(),
+                _ => Vec::new(),
+            });
+        let marks = records.filter_map(|record| match record {
+            Record::Mark(mark) => Some(mark.behind_us),
+            _ => None,
+        });
+        marks.last()
+    };
+    let at = |millis| Time(1).after(Duration::from_millis(millis));
+    assert_eq!(behind(at(100), caught_up(at(100))), Some(0));
+    assert_eq!(behind(at(200), SenderInput::Overrun), Some(100_000));
+    behind(at(201), caught_up(at(201)));
+    assert_eq!(behind(at(300), SenderInput::Tick), Some(200_000));
+}

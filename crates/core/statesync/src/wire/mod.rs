@@ -44,6 +44,7 @@ const REFUSED: u8 = 18;
 const ACCEPTED: u8 = 19;
 const DIFFERS: u8 = 20;
 const SWEPT: u8 = 21;
+const LACKS: u8 = 22;
 
 /// One frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -88,6 +89,14 @@ pub enum Body {
     Differs {
         /// The buckets.
         buckets: Vec<u16>,
+    },
+    /// The receiver's table does not take entries that were told. What the next acknowledgement
+    /// covers is not all there.
+    Lacks {
+        /// Told entries that are not there.
+        entries: u32,
+        /// Refusals since the last such frame.
+        refused: u32,
     },
     /// What was not told is removed from the copy.
     Swept,
@@ -194,6 +203,11 @@ impl Frame {
             Body::Differs { buckets } => {
                 buckets.iter().for_each(|bucket| payload.put_u16(*bucket));
                 DIFFERS
+            }
+            Body::Lacks { entries, refused } => {
+                payload.put_u32(*entries);
+                payload.put_u32(*refused);
+                LACKS
             }
             Body::Swept => SWEPT,
         };
@@ -425,10 +439,17 @@ fn body(header: &Header, mut payload: Bytes) -> Result<Body, WireError> {
             let known = buckets.iter().all(|bucket| *bucket < BUCKETS);
             (known && !buckets.is_empty()).then_some(Body::Differs { buckets })
         }
+        LACKS => lacks(&mut payload),
         SWEPT => Some(Body::Swept),
         _ => return Err(WireError::Kind { kind }),
     };
     body.filter(|_| payload.is_empty()).ok_or(malformed)
+}
+
+fn lacks(payload: &mut Bytes) -> Option<Body> {
+    let entries = payload.try_get_u32().ok()?;
+    let refused = payload.try_get_u32().ok()?;
+    Some(Body::Lacks { entries, refused })
 }
 
 fn hello(payload: &mut Bytes) -> Option<Body> {

@@ -335,7 +335,7 @@ impl Thread {
 
     fn wait(&mut self, all_sent: bool) {
         let is_busy = self.rate.is_busy(now(), self.machine.status().changes);
-        let is_urgent = self.source.is_urgent() || !self.waiting.is_empty();
+        let is_urgent = self.source.is_urgent() || self.machine.is_awaited();
         if is_busy && !is_urgent {
             std::thread::sleep(REST);
             return;
@@ -456,8 +456,20 @@ impl Thread {
                 SenderAction::Reached { id } => self.answer(id, true),
                 SenderAction::Unreachable { id } => self.answer(id, false),
                 SenderAction::InSync(in_sync) => {
-                    self.source.in_sync(in_sync);
+                    if in_sync {
+                        // Whatever was lost before, this copy has.
+                        self.parts.purpose.standing.repaired();
+                    }
                     self.tell_in_sync(in_sync);
+                    self.tell_source();
+                }
+                SenderAction::Lacking { entries: 0 } => {
+                    tracing::info!(%slot, %class, "the standby's table has taken what it refused");
+                    self.tell_source();
+                }
+                SenderAction::Lacking { entries } => {
+                    tracing::warn!(%slot, %class, entries, "the standby's table refuses entries: is it full (nf_conntrack_max there)?");
+                    self.tell_source();
                 }
                 SenderAction::Proved { as_of } => self.tell_copy(Some(as_of)),
                 SenderAction::Lagging => {
@@ -492,6 +504,12 @@ impl Thread {
             let (_, answer) = self.waiting.swap_remove(at);
             answer(reached);
         }
+    }
+
+    /// Who waits for the standby waits for one that takes everything.
+    fn tell_source(&mut self) {
+        let takes_everything = self.machine.status().lacking == 0;
+        self.source.in_sync(self.in_sync && takes_everything);
     }
 
     fn tell_in_sync(&mut self, in_sync: bool) {

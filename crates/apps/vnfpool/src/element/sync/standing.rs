@@ -110,7 +110,10 @@ impl Standing {
 
     /// The standby has been told what was lost.
     pub(super) fn repaired(&self) {
-        self.with(|known| known.repaired_at = known.overrun_at.map(|_| now()));
+        self.with(|known| {
+            let first = known.repaired_at;
+            known.repaired_at = first.or_else(|| known.overrun_at.map(|_| now()));
+        });
     }
 }
 
