@@ -231,6 +231,28 @@ struct Open {
     follower: Follower,
 }
 
+impl Open {
+    /// A scan is told to its end, at `sequence`: what it did not tell of is gone.
+    fn ended(&mut self, generation: u32, sequence: u64) {
+        let is_whole = |key: u64| match &self.whole {
+            Some(buckets) => buckets.contains(&bucket_of(key)),
+            None => true,
+        };
+        let told_in = short(generation);
+        let gone = self
+            .index
+            .extract(|key, row| row.told_in != told_in && is_whole(key));
+        self.whole = Some(Vec::new());
+        self.sweep.wanted |= !gone.is_empty();
+        if self.resync {
+            self.sweep.wanted = true;
+            self.sweep.announce = Some(generation);
+            self.end = Some(sequence);
+            self.awaited = sequence;
+        }
+    }
+}
+
 /// What was told and the copy's table did not take.
 #[derive(Debug, Default)]
 struct Lacking {
@@ -577,24 +599,7 @@ impl Receiver {
                     open.sweep.wanted |= open.index.remove(key);
                 }
             }
-            Record::End { .. } => {
-                let is_whole = |key: u64| match &open.whole {
-                    Some(buckets) => buckets.contains(&bucket_of(key)),
-                    None => true,
-                };
-                let told_in = short(generation);
-                let gone = open
-                    .index
-                    .extract(|key, row| row.told_in != told_in && is_whole(key));
-                open.whole = Some(Vec::new());
-                open.sweep.wanted |= !gone.is_empty();
-                if open.resync {
-                    open.sweep.wanted = true;
-                    open.sweep.announce = Some(generation);
-                    open.end = Some(ticket.sequence);
-                    open.awaited = ticket.sequence;
-                }
-            }
+            Record::End { .. } => open.ended(generation, ticket.sequence),
             Record::Sums { first, sums } => {
                 let theirs = (first..).zip(sums);
                 let differing = theirs.filter(|(bucket, sum)| open.index.sum(*bucket) != *sum);
