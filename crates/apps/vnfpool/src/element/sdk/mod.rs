@@ -64,6 +64,8 @@ pub(crate) struct Hub {
 #[derive(Debug, Default)]
 struct State {
     slots: BTreeMap<SlotId, SlotRole>,
+    /// The first epoch in which this element has been the active of a slot without a break.
+    active_since: BTreeMap<SlotId, u64>,
     classes: BTreeMap<SlotId, BTreeMap<ClassName, Arc<Class>>>,
     /// Of the registered function.
     specs: Vec<ClassSpec>,
@@ -114,6 +116,9 @@ impl Hub {
         for class in state.classes.entry(slot).or_default().values() {
             class.state().set_tenure(None);
         }
+        if state.active_since.remove(&slot).is_some() {
+            state.revision += 1;
+        }
         state.set_role(slot, news, &self.bell);
     }
 
@@ -126,6 +131,7 @@ impl Hub {
         for class in state.classes.remove(&slot).unwrap_or_default().values() {
             class.state().set_tenure(None);
         }
+        state.active_since.remove(&slot);
         state.revision += 1;
         self.bell.ring();
     }
@@ -247,6 +253,11 @@ impl State {
         let Some(tenure) = self.slots.get(&slot).map(tenure) else {
             return;
         };
+        if let Some(epoch) = tenure {
+            self.active_since.entry(slot).or_insert(epoch);
+        } else {
+            self.active_since.remove(&slot);
+        }
         for class in self.classes.entry(slot).or_default().values() {
             class.state().set_tenure(tenure);
         }

@@ -4,3 +4,4 @@ mod functions;
 mod hostile;
 mod pair;
 mod python;
+mod roles;
