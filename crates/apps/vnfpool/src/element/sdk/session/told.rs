@@ -18,6 +18,10 @@ use crate::element::sdk::SlotRole;
 /// everything: the slot has no other, and a part of the service is more than none.
 const HOLD_BACK_MAX: Duration = Duration::from_secs(1);
 
+/// An element that has lost the state of a slot serves it for so long before it takes it that nobody
+/// else can. What it has by then is newer than what anybody else may still have.
+const TAKEN_OVER_AFTER: Duration = Duration::from_secs(10);
+
 /// What was told last, and what is to be told.
 #[derive(Debug, Default)]
 pub(super) struct Told {
@@ -45,6 +49,8 @@ struct ToldOfClass {
     level: Option<Level>,
     /// The epoch in which the function was asked to put everything again.
     restore_in: Option<u64>,
+    /// Since when neither the function nor the agent has what a successor may have.
+    lost_since: Option<Time>,
 }
 
 impl Told {
@@ -196,16 +202,22 @@ impl Session {
         let Ok(found) = self.class(slot.0, class) else {
             return;
         };
+        let is_inherited = self.hub.is_inherited(slot);
         let mut state = found.state();
         let tenure = state.tenure();
-        if tenure.is_some() && !state.table.is_complete() && !self.has_state {
+        let is_lost = tenure.is_some() && !state.table.is_complete() && !self.has_state;
+        if is_lost && !is_inherited {
             // There is nobody who has more of it.
             state.table.set_complete(true, now);
         }
-        let lost = tenure.filter(|_| !state.table.is_complete());
+        // Asked of nobody who has nothing: that it has put everything would be true.
+        let lost = tenure.filter(|_| !state.table.is_complete() && !is_lost);
         // Only the active has a level to hold.
         let level = tenure.map(|_| state.level_now(now));
         drop(state);
+        if is_lost && is_inherited {
+            self.report_loss(slot, class, now);
+        }
         let told = self.told.classes.entry((slot, class)).or_default();
         if lost.is_some() && told.restore_in != lost {
             told.restore_in = lost;
@@ -223,6 +235,29 @@ impl Session {
                     reason: reason.to_owned(),
                 }));
             }
+        }
+    }
+}
+
+impl Session {
+    /// The agent was replaced, and so was the function: both are empty. To call that the whole state
+    /// would make the successor delete its copy, which is the only one; so it has to take over.
+    fn report_loss(&mut self, slot: SlotId, class: u32, now: Time) {
+        let told = self.told.classes.entry((slot, class)).or_default();
+        let since = *told.lost_since.get_or_insert(now);
+        if since == now {
+            let why = format!(
+                "the state of slot {slot} is lost here: the agent was replaced, and the function has \
+                 registered without any; a successor that has it takes over"
+            );
+            tracing::error!("{why}");
+            self.hub.health.has_lost(slot, why);
+        } else if now.since(since) > TAKEN_OVER_AFTER {
+            tracing::error!(
+                "nobody has taken over slot {slot}, of which the state is lost here: it begins anew, \
+                 without what was there"
+            );
+            self.hub.begin_anew(slot);
         }
     }
 }
