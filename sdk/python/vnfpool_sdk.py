@@ -77,6 +77,7 @@ class Refused(Exception):
 
 class Client:
     def __init__(self, path, function, classes, has_state=False):
+        """With has_state this process has what it put before, and puts it again when asked to."""
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.socket.connect(path)
         self.buffer, self.last, self.ids, self.roles = b"", 0, 0, {}
@@ -100,7 +101,7 @@ class Client:
                     return self.take(kind, decode(data))
             more = self.socket.recv(65536)
             if not more:
-                raise ConnectionError("the agent is gone: connect again, and put everything again")
+                raise ConnectionError("the agent is gone: connect again with has_state=True, and put everything again")
             self.buffer += more
 
     def take(self, kind, fields):

@@ -51,6 +51,15 @@ pub async fn connect(
     Ok((client, Events(received)))
 }
 
+#[cfg(test)]
+impl Client {
+    /// Of a connection that a test serves itself.
+    pub(crate) fn of(shared: Arc<Shared>) -> Self {
+        let (_alive, _) = mpsc::channel(1);
+        Self { shared, _alive }
+    }
+}
+
 impl Client {
     /// A class in a slot. It stays usable over reconnections.
     ///

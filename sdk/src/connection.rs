@@ -26,6 +26,10 @@ const READ_BYTES: usize = 64 * 1024;
 /// A watch whose changes nobody takes holds the connection up for so long, then it is ended.
 const WATCH_PATIENCE: Duration = Duration::from_secs(1);
 
+/// That this element has become the active waits for so long until the function has taken what its
+/// watches of the slot have to show from before.
+const ROLE_PATIENCE: Duration = Duration::from_millis(200);
+
 /// The two ends of a connection after the registration.
 #[derive(Debug)]
 pub(crate) struct Connection {
@@ -182,7 +186,7 @@ async fn take(kind: ReplyKind, shared: &Shared, events: &mpsc::Sender<Event>) {
             {
                 let mut state = shared.state();
                 state.taken(refused.last);
-                state.refused(refused.slot, refused.class);
+                state.refused(refused.slot, refused.class, refused.first);
             }
             shared.room.notify_waiters();
             let event = Event::Refused {
@@ -195,17 +199,44 @@ async fn take(kind: ReplyKind, shared: &Shared, events: &mpsc::Sender<Event>) {
             // Many may come at once, and they say the same: no room is waited for.
             let _ = events.try_send(event);
         }
-        ReplyKind::Role(_)
-        | ReplyKind::SlotGone(_)
-        | ReplyKind::LevelNow(_)
-        | ReplyKind::Restore(_) => {
-            if let Some(event) = event_of(kind, shared) {
-                // Dropped with the function's end of it.
-                let _ = events.send(event).await;
+        ReplyKind::Role(ref role) => {
+            let gains = role.role() == RoleKind::RoleActive;
+            if gains && shared.state().epoch(role.slot).is_none() {
+                wait_for_watches(shared, role.slot).await;
             }
+            send_event(kind, shared, events).await;
+        }
+        ReplyKind::SlotGone(_) | ReplyKind::LevelNow(_) | ReplyKind::Restore(_) => {
+            send_event(kind, shared, events).await
         }
         ReplyKind::Registered(_) | ReplyKind::Failure(_) => {}
     }
+}
+
+async fn send_event(kind: ReplyKind, shared: &Shared, events: &mpsc::Sender<Event>) {
+    if let Some(event) = event_of(kind, shared) {
+        // Dropped with the function's end of it.
+        let _ = events.send(event).await;
+    }
+}
+
+/// Waits until the function has taken everything from its watches of a slot that came so far; one
+/// that does not read them is not waited for long.
+async fn wait_for_watches(shared: &Shared, slot: u32) {
+    let ends: Vec<_> = {
+        let state = shared.state();
+        let watches = state.watches.values().filter(|watch| watch.slot == slot);
+        watches
+            .map(|watch| (watch.sent, watch.given.clone()))
+            .collect()
+    };
+    let all = async {
+        for (sent, mut given) in ends {
+            // One that was dropped has taken what it wanted.
+            let _ = given.wait_for(|given| *given >= sent).await;
+        }
+    };
+    let _ = tokio::time::timeout(ROLE_PATIENCE, all).await;
 }
 
 fn event_of(kind: ReplyKind, shared: &Shared) -> Option<Event> {
@@ -253,7 +284,14 @@ fn class_name(shared: &Shared, class: u32) -> String {
 
 /// Hands on what is to be seen. A watch that nobody reads is ended rather than everything else held up.
 async fn tell_watch(shared: &Shared, id: u64, seen: Vec<Seen>) {
-    let Some(watch) = shared.state().watches.get(&id).cloned() else {
+    if seen.is_empty() {
+        return;
+    }
+    let watch = shared.state().watches.get_mut(&id).map(|watch| {
+        watch.sent += 1;
+        watch.messages.clone()
+    });
+    let Some(watch) = watch else {
         return;
     };
     let seen = match watch.try_send(seen) {
@@ -269,4 +307,72 @@ async fn tell_watch(shared: &Shared, id: u64, seen: Vec<Seen>) {
 /// The agent is told when the function drops its end.
 fn end_watch(shared: &Shared, id: u64) {
     shared.state().watches.remove(&id);
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::UnixStream;
+    use vnfpool_wire::sdk::{Changes, Op};
+
+    use super::*;
+    use crate::{Class, Client, Function};
+
+    /// Goal: a function that looks at events first has all the same been shown what came before the
+    /// word that it is the active. Method: the agent's answers are written by hand, at once.
+    #[tokio::test]
+    async fn the_active_has_been_shown_what_its_watch_had() {
+        let function = Function::new("f", "1").class(Class::new("c", Level::commit(), 1));
+        let shared = Arc::new(Shared::new(function));
+        shared.state().connected(1024);
+        let client = Client::of(Arc::clone(&shared));
+        let mut watch = client.table(SlotId(1), "c").unwrap().watch().await.unwrap();
+        let id = *shared.state().watches.keys().next().unwrap();
+        let mut told = BytesMut::new();
+        let op = Op {
+            key: b"k".as_slice().into(),
+            value: Some(b"v".as_slice().into()),
+            ttl_s: 0,
+        };
+        let ops = vec![op; 3];
+        let role = wire::Role {
+            slot: 1,
+            role: RoleKind::RoleActive.into(),
+            epoch: 1,
+            ..wire::Role::default()
+        };
+        let changes = Changes { id, ops };
+        for kind in [
+            ReplyKind::Changes(changes.clone()),
+            ReplyKind::Changes(changes),
+            ReplyKind::Role(role),
+        ] {
+            wire::encode(&Reply { kind: Some(kind) }, &mut told);
+        }
+        let (mut agent, function) = UnixStream::pair().unwrap();
+        agent.write_all(&told).await.unwrap();
+        let (reader, writer) = function.into_split();
+        let connection = Connection {
+            reader,
+            writer,
+            incoming: BytesMut::new(),
+            registered: Registered::default(),
+        };
+        let (events, mut happened) = mpsc::channel(8);
+        let serving = tokio::spawn(async move { serve(connection, &shared, &events).await });
+        let mut seen = 0;
+        let event = loop {
+            tokio::select! {
+                biased;
+                event = happened.recv() => break event,
+                next = watch.next() => seen += usize::from(next.is_some()),
+            }
+        };
+        assert!(
+            matches!(event, Some(Event::Role(Role::Active(_)))),
+            "{event:?}"
+        );
+        assert_eq!(seen, 6);
+        drop(happened);
+        serving.await.unwrap();
+    }
 }

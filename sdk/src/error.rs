@@ -84,7 +84,9 @@ pub enum CommitError {
         /// What it means.
         text: String,
     },
-    /// Some of what was put before was refused; [`crate::Event::Refused`] has the reason.
+    /// Some of what was put before, by anybody, was refused and is not even in this agent;
+    /// [`crate::Event::Refused`] has the reason. It is told to every commit that was asked for before the
+    /// refusal came, and to those after it until one of them is answered.
     #[error("some changes were refused: see Event::Refused")]
     Refused,
     /// The connection ended first.

@@ -7,13 +7,13 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::BytesMut;
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{Notify, oneshot};
 use vnfpool_wire::sdk::request::Kind;
 use vnfpool_wire::sdk::{self as wire, Commit, Committed, Request};
 
 use crate::batch::{Batch, Target};
 use crate::error::CommitError;
-use crate::watch::Seen;
+use crate::watch::WatchEnd;
 use crate::{Function, PutError};
 
 /// An answer to a question.
@@ -58,7 +58,7 @@ pub(crate) struct State {
     ids: u64,
     commits: BTreeMap<(u32, u32), Commits>,
     questions: HashMap<u64, oneshot::Sender<Answer>>,
-    pub(crate) watches: HashMap<u64, mpsc::Sender<Vec<Seen>>>,
+    pub(crate) watches: HashMap<u64, WatchEnd>,
 }
 
 type Caller = oneshot::Sender<Result<(), CommitError>>;
@@ -66,10 +66,24 @@ type Caller = oneshot::Sender<Result<(), CommitError>>;
 /// Commits of one class: one question is for all who came before it was asked.
 #[derive(Debug, Default)]
 struct Commits {
-    waiting: Vec<Caller>,
-    asked: VecDeque<(u64, Vec<Caller>)>,
-    /// Changes were refused since the last answer.
-    has_refused: bool,
+    waiting: Vec<Waiter>,
+    asked: VecDeque<(u64, Vec<Waiter>)>,
+    /// Ranges of changes that were refused.
+    refusals: u64,
+    /// Of those, how many somebody was told of who asked behind them.
+    told: u64,
+}
+
+/// Somebody who waits for a commit.
+#[derive(Debug)]
+struct Waiter {
+    caller: Caller,
+    /// The last change put before: later ones are not its own.
+    last: u64,
+    /// Changes were refused that were put before.
+    is_refused: bool,
+    /// How many refusals there had been when it asked.
+    refusals: u64,
 }
 
 impl Shared {
@@ -237,19 +251,27 @@ impl State {
         }
     }
 
-    /// Changes of a class were refused: who commits them is told so.
-    pub(crate) fn refused(&mut self, slot: u32, class: u32) {
-        self.commits.entry((slot, class)).or_default().has_refused = true;
+    /// Changes of a class were refused, from the one of the number `first` on: everybody is told so who
+    /// waits, or asks before somebody was told, and may have put one of them.
+    pub(crate) fn refused(&mut self, slot: u32, class: u32, first: u64) {
+        let commits = self.commits.entry((slot, class)).or_default();
+        commits.refusals += 1;
+        let asked = commits.asked.iter_mut().flat_map(|(_, waiters)| waiters);
+        for waiter in asked.chain(&mut commits.waiting) {
+            waiter.is_refused |= waiter.last >= first;
+        }
     }
 
     /// Asks for a commit of everything put before.
     pub(crate) fn commit(&mut self, slot: u32, class: u32, caller: Caller) {
         if self.is_connected {
-            self.commits
-                .entry((slot, class))
-                .or_default()
-                .waiting
-                .push(caller);
+            let commits = self.commits.entry((slot, class)).or_default();
+            commits.waiting.push(Waiter {
+                caller,
+                last: self.last,
+                is_refused: commits.refusals > commits.told,
+                refusals: commits.refusals,
+            });
         }
     }
 
@@ -262,18 +284,20 @@ impl State {
         let Some((place, commits)) = found else {
             return;
         };
-        let callers = commits.asked.remove(place).map(|(_, callers)| callers);
-        let outcome = match (answer.held, std::mem::take(&mut commits.has_refused)) {
-            (true, false) => Ok(()),
-            (true, true) => Err(CommitError::Refused),
-            (false, _) => Err(CommitError::NotHeld {
-                code: answer.code,
-                text: answer.text,
-            }),
-        };
-        for caller in callers.unwrap_or_default() {
+        let waiters = commits.asked.remove(place).map(|(_, waiters)| waiters);
+        for waiter in waiters.unwrap_or_default() {
+            commits.told = commits.told.max(waiter.refusals);
+            // What was refused is not even in this agent: that is worse than not held.
+            let outcome = match (waiter.is_refused, answer.held) {
+                (true, _) => Err(CommitError::Refused),
+                (false, true) => Ok(()),
+                (false, false) => Err(CommitError::NotHeld {
+                    code: answer.code.clone(),
+                    text: answer.text.clone(),
+                }),
+            };
             // One that has given up asks no more.
-            let _ = caller.send(outcome.clone());
+            let _ = waiter.caller.send(outcome);
         }
     }
 
@@ -397,14 +421,62 @@ mod tests {
         assert_eq!((one.try_recv(), two.try_recv()), (Ok(Ok(())), Ok(Ok(()))));
     }
 
+    fn put(shared: &Shared) {
+        shared.try_put(TARGET, b"k", Some(b"v"), 0).unwrap();
+    }
+
+    /// Goal: of many who commit, those fail whose changes may have been refused, and no others. Method: a
+    /// commit is on its way when further changes are put and refused; the commits of those follow.
     #[test]
-    fn a_commit_of_refused_changes_fails() {
+    fn a_refusal_fails_the_commits_behind_it_and_none_before() {
         let shared = connected();
-        let mut outcome = commit(&shared);
-        shared.state().refused(1, 0);
+        put(&shared);
+        let mut before = commit(&shared);
+        let first = commits(&shared);
+        put(&shared);
+        let mut asked = commit(&shared);
+        let second = commits(&shared);
+        let mut waiting = commit(&shared);
+        shared.state().refused(1, 0, 2);
+        let third = commits(&shared);
+        for id in [first, second, third].concat() {
+            shared.state().committed(held(id));
+        }
+        assert_eq!(before.try_recv(), Ok(Ok(())));
+        for outcome in [&mut asked, &mut waiting] {
+            assert_eq!(outcome.try_recv(), Ok(Err(CommitError::Refused)));
+        }
+    }
+
+    /// Goal: a refusal that comes before its maker asks is told to everybody who asks until one is
+    /// answered, also when an older commit is answered in between; then it is over. And it is told
+    /// rather than that nothing is held, which would mean that the agent has it.
+    #[test]
+    fn a_refusal_that_nobody_waits_for_fails_the_next_commits() {
+        let shared = connected();
+        put(&shared);
+        let mut before = commit(&shared);
+        let first = commits(&shared);
+        put(&shared);
+        shared.state().refused(1, 0, 2);
+        shared.state().committed(held(first[0]));
+        assert_eq!(before.try_recv(), Ok(Ok(())));
+        let mut one = commit(&shared);
+        let asked = commits(&shared);
+        let mut other = commit(&shared);
+        let asked_again = commits(&shared);
+        shared.state().committed(Committed {
+            held: false,
+            ..held(asked[0])
+        });
+        shared.state().committed(held(asked_again[0]));
+        for outcome in [&mut one, &mut other] {
+            assert_eq!(outcome.try_recv(), Ok(Err(CommitError::Refused)));
+        }
+        let mut later = commit(&shared);
         let ids = commits(&shared);
         shared.state().committed(held(ids[0]));
-        assert_eq!(outcome.try_recv(), Ok(Err(CommitError::Refused)));
+        assert_eq!(later.try_recv(), Ok(Ok(())));
     }
 
     /// Goal: what is under way has a bound, and who waits for room hears of the end of the connection.

@@ -3,7 +3,7 @@
 use std::vec;
 
 use bytes::Bytes;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use vnfpool_wire::sdk::request::Kind;
 use vnfpool_wire::sdk::{self as wire, Op, Unwatch};
 
@@ -40,6 +40,16 @@ impl Seen {
     }
 }
 
+/// The connection's end of a watch.
+#[derive(Debug)]
+pub(crate) struct WatchEnd {
+    pub(crate) slot: u32,
+    pub(crate) messages: mpsc::Sender<Vec<Seen>>,
+    /// Messages that were sent, and those that the function was given all of.
+    pub(crate) sent: u64,
+    pub(crate) given: watch::Receiver<u64>,
+}
+
 /// A class that is watched, until this is dropped.
 #[derive(Debug)]
 pub struct Watch {
@@ -47,6 +57,7 @@ pub struct Watch {
     id: u64,
     messages: mpsc::Receiver<Vec<Seen>>,
     now: vec::IntoIter<Seen>,
+    given: watch::Sender<u64>,
 }
 
 impl Watch {
@@ -56,10 +67,17 @@ impl Watch {
         class: u32,
     ) -> Result<Self, QueryError> {
         let (sender, messages) = mpsc::channel(MESSAGES_MAX);
+        let (given, given_so_far) = watch::channel(0);
         let id = {
             let mut state = client.shared.state();
             let id = state.next_id();
-            state.watches.insert(id, sender);
+            let end = WatchEnd {
+                slot: slot.0,
+                messages: sender,
+                sent: 0,
+                given: given_so_far,
+            };
+            state.watches.insert(id, end);
             // What it sees is state that it has.
             state.has_state = true;
             id
@@ -76,6 +94,7 @@ impl Watch {
             id,
             messages,
             now,
+            given,
         })
     }
 
@@ -83,10 +102,16 @@ impl Watch {
     /// element's, or nobody has read for a second. Watch again, and forget what was seen. Cancel-safe.
     pub async fn next(&mut self) -> Option<Seen> {
         loop {
-            if let Some(seen) = self.now.next() {
-                return Some(seen);
+            let seen = self.now.next();
+            if seen.is_some() {
+                if self.now.len() == 0 {
+                    self.given.send_modify(|given| *given += 1);
+                }
+                return seen;
             }
-            self.now = self.messages.recv().await?.into_iter();
+            let message = self.messages.recv().await?;
+            debug_assert!(!message.is_empty(), "nothing is no message");
+            self.now = message.into_iter();
         }
     }
 }

@@ -192,6 +192,14 @@ async fn serve_behind(start: Start) -> anyhow::Result<()> {
     let (incarnation, continuity) = identity_of(&config, inherited.as_ref())?;
     let setup = SetupKeeper::new(estate.as_ref(), &config, incarnation, continuity);
     let (sdk, function) = open_hub(&config)?;
+    for slot in inherited.iter().flat_map(|inherited| &inherited.slots) {
+        if let Some(sdk) = sdk
+            .as_ref()
+            .filter(|_| slot.machine.role() == vnfpool_model::Role::Active)
+        {
+            sdk.inherit(slot.id);
+        }
+    }
     let rejections = Arc::new(RejectionCounters::default());
     let identity = (incarnation, continuity);
     let (sync, mesh) = meet_peers(&config, &credentials, identity, &pulse, &rejections)?;

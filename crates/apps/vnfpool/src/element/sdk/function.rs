@@ -1,7 +1,10 @@
 //! The function beside this agent, as far as the element's health goes.
 
+use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+
+use vnfpool_model::SlotId;
 
 /// A function has to register again within this time after its agent was replaced.
 const REGISTER_AGAIN: Duration = Duration::from_secs(2);
@@ -32,6 +35,8 @@ enum Known {
 #[derive(Debug)]
 pub(crate) struct FunctionHealth {
     known: Mutex<Known>,
+    /// Slots of which neither this agent nor the function has the state, and why.
+    lost: Mutex<BTreeMap<SlotId, String>>,
     is_required: bool,
     began: Instant,
 }
@@ -41,6 +46,7 @@ impl FunctionHealth {
     pub(crate) fn new(is_required: bool) -> Self {
         Self {
             known: Mutex::new(Known::Nothing),
+            lost: Mutex::default(),
             is_required,
             began: Instant::now(),
         }
@@ -69,6 +75,20 @@ impl FunctionHealth {
         }
     }
 
+    /// The state of a slot is not on this element: another one has to serve it.
+    pub(super) fn has_lost(&self, slot: SlotId, why: String) {
+        self.lost().insert(slot, why);
+    }
+
+    /// That does not matter any more.
+    pub(super) fn needs_no_state(&self, slot: SlotId) {
+        self.lost().remove(&slot);
+    }
+
+    fn lost(&self) -> MutexGuard<'_, BTreeMap<SlotId, String>> {
+        self.lost.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// What it said last; none while none is registered.
     pub(crate) fn report(&self) -> Option<Report> {
         match &*self.known() {
@@ -90,7 +110,9 @@ impl FunctionHealth {
                 Some("no function has registered at the SDK's socket: start it".to_owned())
             }
             Known::Nothing => None,
-            Known::Registered { report, .. } if report.is_healthy => None,
+            Known::Registered { report, .. } if report.is_healthy => {
+                self.lost().values().next().cloned()
+            }
             Known::Registered { function, report } => Some(format!(
                 "the function '{function}' says that it is unhealthy: {}",
                 report.reason

@@ -26,7 +26,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::Context as _;
@@ -64,6 +64,11 @@ pub(crate) struct Hub {
 #[derive(Debug, Default)]
 struct State {
     slots: BTreeMap<SlotId, SlotRole>,
+    /// The first epoch in which this element has been the active of a slot without a break.
+    active_since: BTreeMap<SlotId, u64>,
+    /// Slots of which another process of this agent was the active: its tables are lost, and a
+    /// successor may have everything that was in them.
+    inherited: BTreeSet<SlotId>,
     classes: BTreeMap<SlotId, BTreeMap<ClassName, Arc<Class>>>,
     /// Of the registered function.
     specs: Vec<ClassSpec>,
@@ -97,10 +102,36 @@ impl Hub {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The process before was the active of a slot.
+    pub(crate) fn inherit(&self, slot: SlotId) {
+        self.state().inherited.insert(slot);
+    }
+
+    /// Whether this element has been the active of a slot since before this process.
+    fn is_inherited(&self, slot: SlotId) -> bool {
+        self.state().inherited.contains(&slot)
+    }
+
+    /// Whatever the process before had of a slot does not count any more.
+    fn begin_anew(&self, slot: SlotId) {
+        self.state().inherited.remove(&slot);
+        self.health.needs_no_state(slot);
+    }
+
     /// Takes in what this element is in a slot, from the notices of each change. What is older than
     /// known changes nothing.
     pub(crate) fn set_role(&self, slot: SlotId, news: SlotRole) {
-        self.state().set_role(slot, news, &self.bell);
+        let mut state = self.state();
+        state.set_role(slot, news, &self.bell);
+        self.forget_inheritance(&mut state, slot);
+    }
+
+    /// Of a slot of which this element is not the active any more.
+    fn forget_inheritance(&self, state: &mut State, slot: SlotId) {
+        if !state.active_since.contains_key(&slot) {
+            state.inherited.remove(&slot);
+            self.health.needs_no_state(slot);
+        }
     }
 
     /// The same, as it was seen at some time: only for a slot that is not known, or after notices were
@@ -114,7 +145,11 @@ impl Hub {
         for class in state.classes.entry(slot).or_default().values() {
             class.state().set_tenure(None);
         }
+        if state.active_since.remove(&slot).is_some() {
+            state.revision += 1;
+        }
         state.set_role(slot, news, &self.bell);
+        self.forget_inheritance(&mut state, slot);
     }
 
     /// The slot is not this element's any more; its state goes.
@@ -126,6 +161,8 @@ impl Hub {
         for class in state.classes.remove(&slot).unwrap_or_default().values() {
             class.state().set_tenure(None);
         }
+        state.active_since.remove(&slot);
+        self.forget_inheritance(&mut state, slot);
         state.revision += 1;
         self.bell.ring();
     }
@@ -247,6 +284,11 @@ impl State {
         let Some(tenure) = self.slots.get(&slot).map(tenure) else {
             return;
         };
+        if let Some(epoch) = tenure {
+            self.active_since.entry(slot).or_insert(epoch);
+        } else {
+            self.active_since.remove(&slot);
+        }
         for class in self.classes.entry(slot).or_default().values() {
             class.state().set_tenure(tenure);
         }

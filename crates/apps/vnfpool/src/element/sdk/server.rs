@@ -150,6 +150,10 @@ impl Server {
                 }
                 client.session.advance(at);
                 client.write();
+                if !client.has_outgoing && client.session.has_more() {
+                    // All of it was taken at once: nothing else would wake this thread.
+                    self.hub.bell.ring();
+                }
                 client.look_at_time(at);
             }
             self.clients.retain(|client| !client.is_gone);

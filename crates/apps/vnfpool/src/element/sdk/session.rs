@@ -102,9 +102,14 @@ impl Session {
         !self.is_over && self.has_room() && self.incoming.len() < INCOMING_BYTES_MAX
     }
 
-    /// Whether something waits for a successor, so that time matters.
+    /// Whether something waits for a successor, or to be told, so that time matters.
     pub(super) fn waits(&self) -> bool {
-        self.held_back.is_some() || !self.commits.is_empty()
+        self.held_back.is_some() || !self.commits.is_empty() || self.told.holds_back()
+    }
+
+    /// Whether there is more to tell as soon as there is room.
+    pub(super) fn has_more(&self) -> bool {
+        self.has_room() && self.watches.values().any(Watching::has_more)
     }
 
     /// Nothing is read any more; the connection ends when what is outgoing was sent.
@@ -131,9 +136,15 @@ impl Session {
         if self.is_over || !self.is_registered() {
             return;
         }
-        self.tell_roles_and_levels(now);
+        // What others must not wait for: a function that is not the active any more stops at once.
+        self.tell_losses(now);
         self.answer_commits(now);
+        // What was committed comes before the word that this element is the active. A word that was
+        // held back for long enough needs the room before it is filled with changes.
+        self.tell_roles(now);
         self.tell_changes(now);
+        self.tell_roles(now);
+        self.tell_classes(now);
     }
 
     /// Says why the connection ends: the last message, behind what was taken until then.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use vnfpool_statesync::{Item, ReceiverAction, ReceiverInput, Ticket};
 
-use super::class::Class;
+use super::class::{Class, State};
 use crate::element::sync;
 use crate::pulse::now;
 
@@ -38,9 +38,10 @@ impl Sink {
         }
     }
 
-    fn put(&mut self, item: &Item) {
+    fn put(&mut self, item: &Item) -> anyhow::Result<()> {
         let at = now();
         let mut state = self.class.state();
+        check_role(&state)?;
         if !self.is_in_sync {
             // A part of what is new and a part of what is old.
             state.table.set_complete(false, at);
@@ -49,35 +50,51 @@ impl Sink {
             drop(state);
             self.failures.push((item.key.clone(), error.to_string()));
         }
+        Ok(())
     }
 
-    fn delete(&self, key: &Bytes) {
+    fn delete(&self, key: &Bytes) -> anyhow::Result<()> {
         let mut state = self.class.state();
+        check_role(&state)?;
         if !self.is_in_sync {
             state.table.set_complete(false, now());
         }
         state.table.delete(key.clone());
+        Ok(())
     }
 
     /// The copy became whole, or the stream begins to make it whole, or ends. What was whole stays so
     /// until something is written.
-    fn set_in_sync(&mut self, is_in_sync: bool) {
+    fn set_in_sync(&mut self, is_in_sync: bool) -> anyhow::Result<()> {
         self.is_in_sync = is_in_sync;
         if is_in_sync {
-            self.class.state().table.set_complete(true, now());
+            let mut state = self.class.state();
+            check_role(&state)?;
+            state.table.set_complete(true, now());
         }
+        Ok(())
     }
+}
+
+/// Under the lock under which the function's puts are taken: what the former active still sends comes
+/// before all of them, or not at all. The thread of its stream hears of the role later.
+fn check_role(state: &State) -> anyhow::Result<()> {
+    anyhow::ensure!(
+        state.tenure().is_none(),
+        "this element is the active now: nothing is taken from the former one"
+    );
+    Ok(())
 }
 
 impl sync::Sink for Sink {
     fn apply(&mut self, action: &ReceiverAction) -> anyhow::Result<Option<Ticket>> {
         Ok(match action {
             ReceiverAction::Put { ticket, item, .. } => {
-                self.put(item);
+                self.put(item)?;
                 Some(*ticket)
             }
             ReceiverAction::Delete { ticket, key } => {
-                self.delete(key);
+                self.delete(key)?;
                 Some(*ticket)
             }
             ReceiverAction::StartSweep { ticket, sweep } => {
@@ -87,7 +104,7 @@ impl sync::Sink for Sink {
             }
             ReceiverAction::Flush { ticket } => Some(*ticket),
             ReceiverAction::InSync(is_in_sync) => {
-                self.set_in_sync(*is_in_sync);
+                self.set_in_sync(*is_in_sync)?;
                 None
             }
             _ => None,
@@ -126,5 +143,45 @@ impl sync::Sink for Sink {
 
     fn sweeps(&self) -> bool {
         self.sweep.is_some()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use vnfpool_model::Time;
+    use vnfpool_wire::sdk::Op;
+
+    use super::*;
+    use crate::element::sdk::bell::Bell;
+    use crate::element::sync::Sink as _;
+
+    /// Goal: what the former active sends at the change of roles does not replace what the function of
+    /// the new one has put. Method: its stream goes on as if it had not heard of it.
+    #[test]
+    fn nothing_of_the_former_active_is_taken_by_the_new_one() {
+        let class = Arc::new(Class::new(Bell::new().unwrap()));
+        let mut sink = Sink::new(Arc::clone(&class));
+        let key = Bytes::from_static(b"k");
+        let item = |value: &'static [u8]| Item {
+            key: Bytes::from_static(b"k"),
+            value: value.into(),
+            ttl_s: 0,
+        };
+        sink.put(&item(b"old")).unwrap();
+        sink.set_in_sync(true).unwrap();
+        class.state().set_tenure(Some(2));
+        let new = Op {
+            key: key.clone(),
+            value: Some(Bytes::from_static(b"new")),
+            ttl_s: 0,
+        };
+        class.state().write(2, vec![new], Time(1)).unwrap();
+        sink.put(&item(b"late")).unwrap_err();
+        sink.delete(&key).unwrap_err();
+        sink.apply(&ReceiverAction::InSync(true)).unwrap_err();
+        let held = class.state().get(&key, Time(1)).unwrap();
+        assert_eq!(&held.value[..], b"new");
+        class.state().set_tenure(None);
+        sink.put(&item(b"next")).unwrap();
     }
 }

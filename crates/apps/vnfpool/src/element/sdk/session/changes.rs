@@ -1,6 +1,6 @@
 //! Batches and commits.
 
-use vnfpool_model::Time;
+use vnfpool_model::{SlotId, Time};
 use vnfpool_wire::sdk::reply::Kind as ReplyKind;
 use vnfpool_wire::sdk::{
     Batch, Commit, Committed, KEY_BYTES_MAX, Op, Refused, Restored, Taken, VALUE_BYTES_MAX,
@@ -135,6 +135,13 @@ impl Session {
 
     /// The function has put again all that it has.
     pub(super) fn restored(&mut self, restored: Restored, now: Time) {
+        if !self.has_state && self.hub.is_inherited(SlotId(restored.slot)) {
+            tracing::warn!(
+                slot = restored.slot,
+                "the function says that it has put everything again, but has registered without state"
+            );
+            return;
+        }
         if let Ok(class) = self.class(restored.slot, restored.class) {
             let mut state = class.state();
             if state.may_write(restored.epoch).is_ok() {

@@ -4,7 +4,7 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use vnfpool_model::Time;
+use vnfpool_model::{SlotId, Time};
 use vnfpool_statesync::{Change, Item};
 use vnfpool_wire::sdk::reply::Kind as ReplyKind;
 use vnfpool_wire::sdk::{
@@ -24,10 +24,31 @@ const ANSWER: (usize, usize) = (2_048, 128 * 1024);
 /// A class that a function watches.
 #[derive(Debug)]
 pub(super) struct Watching {
+    slot: SlotId,
     class: Arc<Class>,
     id: FollowerId,
     /// The last key that was told; none when every entry was.
     snapshot: Option<Bytes>,
+}
+
+impl Watching {
+    /// Of the class's changes, those up to here have to be told before anything is built on them.
+    pub(super) fn end(&self) -> u64 {
+        self.class.state().table.end()
+    }
+
+    /// Whether every entry, and every change up to `position`, was told.
+    pub(super) fn is_told(&self, position: u64) -> bool {
+        self.snapshot.is_none() && self.class.state().table.log().read_up_to(self.id) >= position
+    }
+
+    pub(super) fn is_of(&self, slot: SlotId) -> bool {
+        self.slot == slot
+    }
+
+    pub(super) fn has_more(&self) -> bool {
+        !self.is_told(self.end())
+    }
 }
 
 impl Drop for Watching {
@@ -82,6 +103,7 @@ impl Session {
         };
         let follower = class.state().table.follow(self.hub.bell.clone());
         let watching = Watching {
+            slot: SlotId(watch.slot),
             class,
             id: follower,
             snapshot: Some(Bytes::new()),

@@ -34,6 +34,11 @@ impl Session {
         check_name("the function's name", &register.function)?;
         let specs = class_specs(&register)?;
         self.hub.register(&register, &specs)?;
+        // What a former function could not say of its state, this one says.
+        let slots: Vec<_> = self.hub.state().inherited.iter().copied().collect();
+        for slot in slots {
+            self.hub.health.needs_no_state(slot);
+        }
         self.classes = Some(specs.into_iter().map(|spec| spec.name).collect());
         self.has_state = register.has_state;
         self.send(ReplyKind::Registered(Registered {

@@ -32,7 +32,7 @@ fn epoch() -> u64 {
     Epoch::first_of(1).fencing_token()
 }
 
-fn register(level: LevelKind) -> Kind {
+pub(super) fn register(level: LevelKind) -> Kind {
     let level = Level {
         kind: level.into(),
         ..Level::default()
@@ -65,12 +65,12 @@ fn batch(last: u64, key: usize, value: usize) -> Kind {
     })
 }
 
-fn give(session: &mut Session, kind: Kind) {
+pub(super) fn give(session: &mut Session, kind: Kind) {
     sdk::encode(&Request { kind: Some(kind) }, session.incoming());
     session.advance(Time(1));
 }
 
-fn replies(session: &mut Session) -> Vec<ReplyKind> {
+pub(super) fn replies(session: &mut Session) -> Vec<ReplyKind> {
     let next = || sdk::decode::<Reply>(session.outgoing()).unwrap()?.kind;
     std::iter::from_fn(next).collect()
 }

@@ -2,5 +2,7 @@
 
 mod functions;
 mod hostile;
+mod inherited;
 mod pair;
 mod python;
+mod roles;
