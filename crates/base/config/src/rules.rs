@@ -5,8 +5,8 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use vnfpool_model::{
-    LeaseBounds, NatMap, OnQuorumLoss, PoolHandle, PoolSpec, PortBlocks, SlotSpec, Timing,
-    VirtualAddress,
+    LeaseBounds, NatMap, OnQuorumLoss, PoolHandle, PoolSpec, PortBlocks, SlotSpec, StateLevel,
+    Timing, VirtualAddress,
 };
 
 use crate::PoolFile;
@@ -60,6 +60,7 @@ pub fn check_pool(spec: &PoolSpec) -> Vec<Finding> {
         return findings;
     }
     check_size(spec, &mut findings);
+    check_state(spec, &mut findings);
     for (index, slot) in spec.slots.iter().enumerate() {
         check_slot(&format!("slot.{index}"), slot, &mut findings);
     }
@@ -169,6 +170,21 @@ fn check_size(spec: &PoolSpec, findings: &mut Vec<Finding>) {
         );
         let finding = Finding::new("slot", message);
         findings.push(finding.help("it goes to each element in one message: name fewer witnesses"));
+    }
+}
+
+/// A kernel has one table of connections for all slots: an element that serves one slot and stands
+/// by for another would take what it serves for a wrong copy.
+fn check_state(spec: &PoolSpec, findings: &mut Vec<Finding>) {
+    if spec.slots.len() > 1 && spec.state.connections != StateLevel::None {
+        let message = format!(
+            "a pool that replicates connections has one slot, found {}: a kernel does not tell \
+             whose slot a connection is",
+            spec.slots.len()
+        );
+        let help = "divide it into several pools with elements of their own, or set \
+                    connections = \"none\" in [state]";
+        findings.push(Finding::new("slot.1", message).help(help));
     }
 }
 

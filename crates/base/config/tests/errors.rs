@@ -177,7 +177,7 @@ fn addresses_must_make_sense() {
 #[test]
 fn two_slots_never_share_a_virtual_router() {
     let second = "\n[[slot]]\nname = \"main\"\n[[slot.address]]\naddress = \"10.1.0.253/24\"\n\
-                  lan = \"inside\"\nvrid = 11\n";
+                  lan = \"inside\"\nvrid = 11\n[state]\nconnections = \"none\"\n";
     let line = POOL.lines().count();
     assert_eq!(
         pool_errors(&format!("{POOL}{second}")),
@@ -190,6 +190,27 @@ fn two_slots_never_share_a_virtual_router() {
             ),
         ]
     );
+}
+
+/// Goal: no element can come to serve one slot and stand by for another with the connections of both
+/// in one kernel.
+#[test]
+fn several_slots_replicate_no_connections() {
+    let text = large(2, 1, &[]);
+    PoolFile::parse(&text, "pool.toml").unwrap();
+    for level in ["eventual", "bounded", "commit"] {
+        let errors = pool_errors(&replaced(&text, "\"none\"", &format!("\"{level}\"")));
+        assert_eq!(
+            errors,
+            [
+                "9:1 a pool that replicates connections has one slot, found 2: a kernel does not \
+                 tell whose slot a connection is [divide it into several pools with elements of \
+                 their own, or set connections = \"none\" in [state]]"
+            ]
+        );
+    }
+    let unsaid = replaced(&text, "[state]\nconnections = \"none\"\n", "");
+    assert_eq!(pool_errors(&unsaid).len(), 1);
 }
 
 #[test]
@@ -307,6 +328,7 @@ fn large(slots: usize, addresses: usize, witnesses: &[&str]) -> String {
             ));
         }
     }
+    text.push_str("[state]\nconnections = \"none\"\n");
     text
 }
 

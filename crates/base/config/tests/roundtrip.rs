@@ -267,6 +267,7 @@ fn any_pool() -> impl Strategy<Value = PoolSpec> {
                  address='10.{index}.0.{host}/24'\nlan='l{index}'\nvrid={host}\n{witness}\n"
             );
         }
+        text += "[state]\nconnections='none'\n";
         PoolFile::parse(&text, "generated").unwrap_or_else(|errors| panic!("{errors}"))
     })
 }

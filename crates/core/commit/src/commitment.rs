@@ -14,7 +14,7 @@ const PROMPT_PART: u32 = 4;
 /// How long packets wait, and how many.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Longest that a packet waits before the downgrade (`commit_wait_max`).
+    /// Longest that a packet waits before the downgrade (`commit_wait_ms` of the pool).
     pub wait_max: Duration,
     /// How long the successor has to be prompt before packets are held again.
     pub calm: Duration,

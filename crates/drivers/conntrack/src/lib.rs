@@ -13,7 +13,7 @@
 //! [`Entry`]; how translation, TCP windows and timeouts carry over is said at the functions of
 //! [`Injector`] and in `netlink/build.rs`.
 //!
-//! What helpers expect is in [`expectation`], which [`Source`] and [`Sink`] do not carry yet.
+//! What helpers expect is in [`expectation`]; [`Source`] and [`Sink`] carry it after its masters.
 //!
 //! Not replicated: counters, synproxy state, security context, expectations in other zones than
 //! the default one, the master of a related connection if it is not in the other table before it
@@ -57,7 +57,7 @@ pub use inject::{BATCH_OPERATIONS_MAX, Failure, InjectStats, Injector};
 pub use netlink::parse::ParseError;
 pub use netlink::socket::NetlinkError;
 pub use reset::ResetGuard;
-pub use scope::Scope;
+pub use scope::{OwnAddresses, Scope};
 pub use settings::{SettingError, enable_events, tcp_is_strict};
 pub use settle::{Settled, settle};
 pub use sink::{Sink, SinkError, SinkFailure};

@@ -2,9 +2,22 @@
 
 use std::collections::HashSet;
 use std::net::IpAddr;
+use std::sync::Arc;
+use std::{fmt, io};
 
 use crate::entry::Entry;
+use crate::netlink::socket::NetlinkError;
 use crate::tuple::{Key, Layer4, Tuple};
+
+/// Where the addresses of this machine can be seen as they are at any moment.
+pub trait OwnAddresses: fmt::Debug + Send + Sync {
+    /// All addresses of all interfaces, without the virtual ones. Called for every batch of events
+    /// and every part of a dump, so it should cost next to nothing while nothing changes.
+    ///
+    /// # Errors
+    /// Why they are not known: nothing is judged then.
+    fn current(&self) -> io::Result<Arc<HashSet<IpAddr>>>;
+}
 
 /// Tells the function's connections from the element's own: those must neither be sent to the
 /// standby nor deleted there.
@@ -12,9 +25,14 @@ use crate::tuple::{Key, Layer4, Tuple};
 /// A connection is the element's own when its first packet comes from one of the element's real
 /// addresses, or when its answers do. Virtual addresses are not real ones: what ends at them, or
 /// is translated to them, moves with them.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+///
+/// Addresses come and go. A scope judges by those of the last [`Scope::look`], and whoever reads
+/// entries looks after that and before it judges them: a connection has no address that was not
+/// there before it.
+#[derive(Clone, Debug, Default)]
 pub struct Scope {
-    own_addresses: HashSet<IpAddr>,
+    own_addresses: Arc<HashSet<IpAddr>>,
+    watched: Option<Arc<dyn OwnAddresses>>,
     excluded_ports: HashSet<(u8, u16)>,
 }
 
@@ -23,9 +41,33 @@ impl Scope {
     /// (virtual addresses must not be among them).
     pub fn new(own_addresses: impl IntoIterator<Item = IpAddr>) -> Self {
         Self {
-            own_addresses: own_addresses.into_iter().collect(),
-            excluded_ports: HashSet::new(),
+            own_addresses: Arc::new(own_addresses.into_iter().collect()),
+            ..Self::default()
         }
+    }
+
+    /// A scope that leaves out connections of whatever addresses this machine has at the time.
+    ///
+    /// # Errors
+    /// As [`Scope::look`].
+    pub fn watching(addresses: Arc<dyn OwnAddresses>) -> Result<Self, NetlinkError> {
+        let mut scope = Self {
+            watched: Some(addresses),
+            ..Self::default()
+        };
+        scope.look()?;
+        Ok(scope)
+    }
+
+    /// Takes in which addresses this machine has now.
+    ///
+    /// # Errors
+    /// [`NetlinkError::Addresses`]: what was read before must not be judged.
+    pub fn look(&mut self) -> Result<(), NetlinkError> {
+        if let Some(watched) = &self.watched {
+            self.own_addresses = watched.current().map_err(NetlinkError::Addresses)?;
+        }
+        Ok(())
     }
 
     /// Leaves out connections of IP protocol `protocol` to the port `port` as well.
@@ -90,5 +132,29 @@ mod tests {
         let mut entry = udp_entry("10.1.0.9:1000", "10.2.0.9:2000");
         entry.reply.dst = "10.2.0.254".parse().unwrap();
         assert!(Scope::new(["10.2.0.1".parse().unwrap()]).covers(&entry));
+    }
+
+    /// An interface that comes up with an address.
+    #[derive(Debug, Default)]
+    struct Changing(std::sync::Mutex<Option<IpAddr>>);
+
+    impl OwnAddresses for Changing {
+        fn current(&self) -> io::Result<Arc<HashSet<IpAddr>>> {
+            Ok(Arc::new(self.0.lock().unwrap().iter().copied().collect()))
+        }
+    }
+
+    #[test]
+    fn an_address_counts_from_the_next_look_on() {
+        let addresses = Arc::new(Changing::default());
+        let mut scope = Scope::watching(addresses.clone()).unwrap();
+        let entry = udp_entry("10.3.0.1:1000", "10.3.0.9:2000");
+        assert!(scope.covers(&entry));
+        *addresses.0.lock().unwrap() = Some("10.3.0.1".parse().unwrap());
+        scope.look().unwrap();
+        assert!(!scope.covers(&entry));
+        *addresses.0.lock().unwrap() = None;
+        scope.look().unwrap();
+        assert!(scope.covers(&entry));
     }
 }

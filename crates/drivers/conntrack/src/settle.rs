@@ -40,12 +40,14 @@ pub fn settle(
     mut goes_on: impl FnMut(u64) -> bool,
 ) -> Result<Settled, NetlinkError> {
     let mut injector = Injector::open()?;
+    let mut scope = scope.clone();
     let mut dump = Dump::start(Family::All)?;
     let mut chunk = Vec::new();
     let mut restarts = 0..RESTARTS_MAX;
     let mut settled = Settled::default();
     loop {
         let progress = dump.next_chunk(&mut chunk)?;
+        scope.look()?;
         for entry in chunk.drain(..).filter(|entry| scope.covers(entry)) {
             match judge(&entry) {
                 Judgement::Settled => {}

@@ -29,12 +29,20 @@ pub enum SinkError {
 
 /// What the kernel refused to hold.
 #[derive(Debug, thiserror::Error)]
-#[error(transparent)]
+#[non_exhaustive]
 pub enum SinkFailure {
     /// A connection.
+    #[error(transparent)]
     Connection(#[from] Failure),
     /// What a helper has agreed on.
+    #[error(transparent)]
     Expectation(#[from] ExpectationInjectError),
+    /// A connection of this machine's own, which is not the active's to write.
+    #[error("the connection is this machine's own, not the function's")]
+    Own,
+    /// An expectation beyond those that wait for a flush.
+    #[error("more than {EARLY_MAX} expectations came at once")]
+    TooManyExpectations,
 }
 
 /// Expectations that wait for a flush at most.
@@ -51,6 +59,8 @@ pub struct Sink {
     /// Expectations, which come after their masters: with the flush.
     early: Vec<(Bytes, Expectation)>,
     failures: Vec<(Bytes, SinkFailure)>,
+    /// The machine's addresses were looked at since the last flush.
+    has_looked: bool,
 }
 
 impl Sink {
@@ -66,6 +76,7 @@ impl Sink {
             expected: ExpectationInjector::open()?,
             early: Vec::new(),
             failures: Vec::new(),
+            has_looked: false,
         })
     }
 
@@ -105,12 +116,20 @@ impl Sink {
     pub fn put(&mut self, item: &Item, is_new: bool) -> Result<(), SinkError> {
         if expectations::is_expectation(&item.key) {
             let expectation = expectations::of_item(item)?;
-            if self.early.len() < EARLY_MAX {
-                self.early.push((item.key.clone(), expectation));
+            let key = item.key.clone();
+            match self.early.len() < EARLY_MAX {
+                true => self.early.push((key, expectation)),
+                false => self.failures.push((key, SinkFailure::TooManyExpectations)),
             }
             return Ok(());
         }
         let mut entry = codec::entry(item)?;
+        self.look()?;
+        // Another machine may see it as well, on its way through: here it must not be touched.
+        if !self.scope.covers(&entry) {
+            self.failures.push((item.key.clone(), SinkFailure::Own));
+            return Ok(());
+        }
         // This kernel sees none of its packets before it takes over.
         if let ProtocolState::Tcp(tcp) = &mut entry.state {
             *tcp = tcp.learning();
@@ -131,7 +150,21 @@ impl Sink {
             }
             return Ok(());
         }
-        Ok(self.injector.delete(codec::decode_key(bytes)?)?)
+        let key = codec::decode_key(bytes)?;
+        self.look()?;
+        if self.scope.may_cover(&key) {
+            self.injector.delete(key)?;
+        }
+        Ok(())
+    }
+
+    /// Takes in which addresses this machine has, once for all that reaches the kernel together.
+    fn look(&mut self) -> Result<(), NetlinkError> {
+        if !self.has_looked {
+            self.scope.look()?;
+            self.has_looked = true;
+        }
+        Ok(())
     }
 
     /// Begins to read the keys of everything within the scope, after what is queued has reached the
@@ -155,6 +188,8 @@ impl Sink {
         };
         let mut entries = Vec::new();
         let progress = dump.next_chunk(&mut entries)?;
+        // After what is judged was read: what is here by now includes the addresses of all of it.
+        self.scope.look()?;
         let is_last = match progress {
             DumpProgress::Done if !dump.interrupted() => true,
             // The kernel says that it left entries out: all over again, in the same sweep.
@@ -200,6 +235,7 @@ impl Sink {
     /// # Errors
     /// [`NetlinkError`] when the kernel cannot be reached: open another sink and start over.
     pub fn flush(&mut self) -> Result<(), NetlinkError> {
+        self.has_looked = false;
         for failure in self.injector.flush()? {
             let mut key = BytesMut::new();
             codec::encode_key(&failure.key, &mut key);

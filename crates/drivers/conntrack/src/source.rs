@@ -100,6 +100,9 @@ impl Source {
     pub fn read(&mut self, out: &mut Vec<SenderInput>) -> Result<ReadOutcome, NetlinkError> {
         let outcome = self.events.read(&mut self.waiting)?;
         let mut waiting = std::mem::take(&mut self.waiting);
+        if !waiting.is_empty() {
+            self.scope.look()?;
+        }
         for event in waiting.drain(..) {
             self.guard.observe(&event, &self.scope)?;
             if let Some(change) = self.change(event)? {
@@ -134,6 +137,7 @@ impl Source {
         let mut masters = Vec::new();
         self.expected.masters(Instant::now(), &mut masters)?;
         if !changes.is_empty() || !masters.is_empty() {
+            self.scope.look()?;
             self.wakeup.at(self.expected.masters_due())?;
         }
         masters.retain(|entry| self.scope.covers(entry));
@@ -203,6 +207,7 @@ impl Source {
     fn read_table(&mut self, scan: &mut Scan, mut dump: Dump) -> Result<Vec<Item>, NetlinkError> {
         let mut entries = Vec::new();
         let progress = dump.next_chunk(&mut entries)?;
+        self.scope.look()?;
         entries.retain(|entry| self.scope.covers(entry));
         scan.dump = match progress {
             DumpProgress::More => Some(dump),

@@ -58,15 +58,21 @@ pub fn remove(interface: &Interface, address: IpAddr) -> Result<(), AddressError
 /// # Errors
 /// What the kernel refused.
 pub fn list(interface: &Interface) -> Result<Vec<IpNet>, AddressError> {
+    let all = list_all().map_err(|source| error("list", interface, "addresses", source))?;
+    let here = all
+        .into_iter()
+        .filter(|(ifindex, _)| *ifindex == interface.ifindex);
+    Ok(here.map(|(_, address)| address).collect())
+}
+
+/// The addresses of all interfaces of this network namespace, each with its interface's index.
+pub(crate) fn list_all() -> io::Result<Vec<(u32, IpNet)>> {
     let body = Body::new(&[0; HEADER_BYTES]);
-    let answers = netlink::request(netlink::ROUTE, RTM_GETADDR, DUMP, &body);
-    let answers = answers.map_err(|source| error("list", interface, "addresses", source))?;
-    let found = answers.iter().filter_map(|message| {
-        let is_here = netlink::number(&message.body, 4) == Some(interface.ifindex);
-        (message.kind == RTM_NEWADDR && is_here)
-            .then(|| parse(&message.body))
-            .flatten()
-    });
+    let answers = netlink::request(netlink::ROUTE, RTM_GETADDR, DUMP, &body)?;
+    let found = answers
+        .iter()
+        .filter(|message| message.kind == RTM_NEWADDR)
+        .filter_map(|message| Some((netlink::number(&message.body, 4)?, parse(&message.body)?)));
     Ok(found.collect())
 }
 

@@ -8,6 +8,7 @@
 //! Backwards: [`VirtualDevice::remove`], then let the gate forget, then
 //! [`ParentSettings::restore`].
 
+pub mod address_watch;
 pub mod addresses;
 pub mod announce;
 pub mod control_socket;

@@ -42,6 +42,11 @@ fn text(agent: &Agent) -> String {
     state(&mut scrape, agent, &figures);
     levels(&mut scrape, agent, view.slots.keys().copied());
     commits(&mut scrape, agent, &figures);
+    scrape.counter(
+        "vnfpool_handover_undrained",
+        "Classes of state handed over without their newest changes",
+        [(Vec::new(), agent.sync.undrained())],
+    );
     function(&mut scrape, agent);
     gates(&mut scrape, agent, &view);
     thread(&mut scrape, &view);

@@ -25,6 +25,7 @@ mod inheritance;
 mod lock;
 mod mesh;
 mod metrics;
+mod own_addresses;
 mod plane;
 mod pulse;
 mod resume;
@@ -40,9 +41,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use anyhow::{Context, anyhow, bail};
 use tokio::sync::mpsc;
 use vnfpool_config::{ElementConfig, ElementFile, Realtime};
-use vnfpool_conntrack::Scope;
 use vnfpool_heartbeat::PathSpec;
-use vnfpool_linux::{addresses, links, preflight, realtime};
+use vnfpool_linux::{links, preflight, realtime};
 use vnfpool_model::Incarnation;
 use vnfpool_succession::element::Input;
 use vnfpool_transport::enrolment;
@@ -292,7 +292,7 @@ fn meet_peers(
     if let Err(error) = vnfpool_conntrack::enable_events() {
         tracing::warn!("service state may be incomplete: {error}");
     }
-    let scope = scope(config);
+    let scope = own_addresses::scope(config)?;
     let sync = SyncHub::new(pulse.clone(), incarnation, credentials.clone(), scope);
     let sync = Arc::new(sync);
     let mesh = Mesh::start(
@@ -384,18 +384,6 @@ fn any_of(addresses: &[IpAddr]) -> IpAddr {
         true => Ipv4Addr::UNSPECIFIED.into(),
         false => Ipv6Addr::UNSPECIFIED.into(),
     }
-}
-
-/// Connections of the element itself are not service state.
-fn scope(config: &ElementConfig) -> Scope {
-    let paths = config.paths.iter().map(|p| p.address);
-    let configured = config.lans.iter().map(|l| l.address).chain(paths);
-    let interfaces = config
-        .lans
-        .iter()
-        .filter_map(|lan| links::find(&lan.interface).ok());
-    let others = interfaces.flat_map(|interface| addresses::list(&interface).unwrap_or_default());
-    Scope::new(configured.chain(others.map(|net| net.addr())))
 }
 
 fn prepare_thread(

@@ -477,7 +477,7 @@ fn remove_former_gate(instance: &str) {
 }
 
 /// The mark on the devices of this element.
-fn owner(config: &ElementConfig) -> String {
+pub(super) fn owner(config: &ElementConfig) -> String {
     format!("vnfpool {}", instance(config))
 }
 

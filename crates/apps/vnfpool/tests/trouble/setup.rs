@@ -188,7 +188,8 @@ fn a_slot_that_cannot_be_set_up_after_a_kill_stays_closed() {
     let other = pool_file("edge", ["inside", "outside"], 4).replace("\"main\"", "\"other\"");
     let main = pool_file("edge", ["inside", "outside"], 1);
     let (_, main) = main.split_once("\n\n").unwrap();
-    site.create_pool_of(&format!("{other}\n{main}"));
+    let state = "[state]\nconnections = \"none\"\n";
+    site.create_pool_of(&format!("{other}\n{main}\n{state}"));
     site.start_element(Gw1);
     wait_slots(&site, "active", &"gw1".into());
     site.start_element(Gw2);

@@ -15,7 +15,7 @@ use vnfpool_lab::Gateway::{self, Gw1, Gw2};
 use vnfpool_lab::SERVER_V4;
 
 use crate::daemon::wait;
-use crate::site::{Site, pool_file};
+use crate::site::{Site, pool_file, run};
 
 /// A pool whose members may be silent for seconds, with its state as `state` says.
 fn patient_pool(state: &str) -> String {
@@ -185,6 +185,58 @@ fn what_a_loss_hid_is_mended_and_said() {
     site.element(Gw1).kill();
     site.wait_owner(Gw2);
     assert_eq!(marks(&site, Gw2), before);
+    site.ends_well();
+}
+
+/// Goal: a standby deletes nothing of its own machine, on whatever interface it is, and still what it
+/// has too much of the function's. Method: an interface that comes up under the running agent, with
+/// connections in both directions; each change of the level begins the stream anew, with a sweep.
+#[test]
+fn a_sweep_leaves_the_machines_own_connections() {
+    const MACHINE: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 77, 0, 2));
+    const OPERATOR: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 77, 0, 9));
+    let site = serving("connections = \"bounded\"");
+    for arguments in [
+        "link add management type dummy".to_owned(),
+        "link set management up".to_owned(),
+        format!("address add {MACHINE}/24 dev management"),
+    ] {
+        let mut command = site.command("gw2", "ip");
+        command.args(arguments.split_whitespace());
+        assert_eq!(run(command).code, Some(0), "{arguments}");
+    }
+    let between = |src, dst| {
+        let mut own = entry(1, 0);
+        (own.key.original.src, own.key.original.dst) = (src, dst);
+        own.reply = own.key.original.inverse();
+        own
+    };
+    let own = [between(OPERATOR, MACHINE), between(MACHINE, OPERATOR)];
+    in_kernel(&site, Gw2, |injector| {
+        for one in &own {
+            injector.upsert(one.clone(), true).unwrap();
+        }
+    });
+    for lag_ms in [900, 800] {
+        let surplus = entry(2, 0);
+        in_kernel(&site, Gw2, |injector| {
+            injector.upsert(surplus.clone(), true).unwrap();
+        });
+        let state = format!("connections = \"bounded\"\nlag_ms = {lag_ms}");
+        let file = site.write("pool.toml", &patient_pool(&state));
+        site.operate(&["pool", "apply", "-f", &file]);
+        wait("the end of what is too much", || {
+            marks(&site, Gw2).is_empty().then_some(())
+        });
+        wait("the end of the sweep", || {
+            (conntrack(&site)?["in_sync"] == true).then_some(())
+        });
+        let namespace = site.lab.namespace("gw2").unwrap();
+        let left = namespace.run(|| Ok(dump_all(Family::V4)?)).unwrap();
+        for one in &own {
+            assert!(left.iter().any(|entry| entry.key == one.key), "{one:?}");
+        }
+    }
     site.ends_well();
 }
 

@@ -40,6 +40,9 @@ pub enum NetlinkError {
         #[source]
         error: io::Error,
     },
+    /// The addresses of this machine are not known, so nothing can be judged by them.
+    #[error("cannot tell this machine's own connections from the function's: {0}")]
+    Addresses(#[source] io::Error),
     /// A request stayed without the answer that the kernel always gives.
     #[error("the kernel did not answer the request to {attempt}")]
     NoAnswer {

@@ -6,15 +6,17 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
+use bytes::Bytes;
 use socket2::{Domain, SockAddr, Socket, Type};
 use vnfpool_conntrack::expectation::{
     Expectation, ExpectationInjectError, ExpectationInjector, FunctionName, dump_expectations,
+    encode_expectation, encode_expectation_key,
 };
 use vnfpool_conntrack::{
     Entry, Fetcher, HelperName, Injector, ReadOutcome, Scope, Sink, Source, Status, enable_events,
     protocol,
 };
-use vnfpool_statesync::{Change, SenderInput};
+use vnfpool_statesync::{Change, Item, SenderInput};
 
 use crate::inject::entry;
 use crate::takeover::{Lab, PATIENCE, scope};
@@ -427,5 +429,48 @@ fn what_the_kernel_refuses_is_told_by_its_cause() {
         assert!(injector.delete(&expectation.key).unwrap());
         assert!(!injector.delete(&expectation.key).unwrap());
         assert_eq!(dump_expectations().unwrap(), []);
+    });
+}
+
+/// Goal: what is not brought into the kernel is not acknowledged either. Method: one expectation more
+/// than wait for a flush.
+#[test]
+fn an_expectation_that_is_left_out_is_a_failure() {
+    const EARLY_MAX: u16 = 1_024;
+    let gateway = Namespace::new("gw");
+    gateway.enter(|| {
+        let mut sink = Sink::open(Scope::default()).unwrap();
+        let master = entry(false, protocol::TCP, 4021).key;
+        let mut keys = Vec::new();
+        for dst in 1..=EARLY_MAX + 1 {
+            let mut tuple = master.original.inverse();
+            tuple.layer4 = vnfpool_conntrack::Layer4::Ports { src: 0, dst };
+            let expectation = Expectation {
+                key: vnfpool_conntrack::expectation::ExpectationKey {
+                    master,
+                    tuple,
+                    mask: vnfpool_conntrack::expectation::SourceMask {
+                        address: "255.255.255.255".parse().unwrap(),
+                        port: 0,
+                    },
+                },
+                timeout_s: 0,
+                flags: 0,
+                class: 0,
+                translation: None,
+                helper: HelperName::new(b"ftp"),
+                function: None,
+            };
+            let (mut key, mut value) = (Vec::new(), Vec::new());
+            encode_expectation_key(&expectation.key, &mut key);
+            encode_expectation(&expectation, &mut value);
+            let (key, value) = (Bytes::from(key), Bytes::from(value));
+            let ttl_s = 17;
+            keys.push(key.clone());
+            sink.put(&Item { key, value, ttl_s }, true).unwrap();
+        }
+        let failures = sink.take_failures();
+        let failed: Vec<_> = failures.into_iter().map(|(key, _)| key).collect();
+        assert_eq!(failed, keys[usize::from(EARLY_MAX)..]);
     });
 }

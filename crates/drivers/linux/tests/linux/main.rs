@@ -4,6 +4,7 @@
 #[path = "../netns/mod.rs"]
 mod netns;
 
+mod machine;
 mod nat_map;
 mod together;
 

@@ -112,7 +112,7 @@ impl Agent {
             incarnation: self.incarnation,
         };
         self.configure_peers(me, configuration);
-        self.sync.demand(spec.state);
+        self.sync.demand(spec.state, spec.slots.len());
         let wanted: BTreeSet<_> = configuration.slots.iter().map(|s| SlotId(s.id)).collect();
         let gone: Vec<_> = self
             .state()

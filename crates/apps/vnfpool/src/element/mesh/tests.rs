@@ -6,8 +6,9 @@ use std::net::Ipv4Addr;
 use bytes::BytesMut;
 use tempfile::TempDir;
 use vnfpool_conntrack::Scope;
-use vnfpool_model::{SlotId, StateSpec};
-use vnfpool_statesync::wire::{self as statesync, Body};
+use vnfpool_model::{Role, SlotId, StateLevel, StateSpec};
+use vnfpool_statesync::wire::{self as statesync, Body, Refusal};
+use vnfpool_succession::element::Input;
 use vnfpool_transport::TrustDomain;
 use vnfpool_transport::link::{self, Link, Received};
 use vnfpool_transport::pki::{Authority, Validity};
@@ -263,4 +264,150 @@ async fn a_state_stream_that_is_not_of_the_active_replaces_nothing() {
         assert_eq!(mesh.sync.receives_from(slot), Some(member(2)));
         held.push((endpoint, connection, writer, reader, link));
     }
+}
+
+/// Goal: what an element serves is never taken for a wrong copy of another slot: with two slots it takes
+/// in no connections, and ends those that it took in. Method: gw2 is the active of one slot and has its stream;
+/// then there is a second slot, and then it has to do without again. (Needs root, for the kernel's
+/// table.)
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_of_two_slots_are_not_mixed() {
+    let site = Site::new();
+    let (mesh, inbox) = site.mesh();
+    let (first, second) = (SlotId(7), SlotId(8));
+    mesh.sync.set_candidate(first, None);
+    let peers = BTreeSet::from([NodeId(2)]);
+    mesh.set_peers(member(9), &peers, vec![peer(2, vec![])]);
+    let view = SlotView {
+        active: Some(member(2)),
+        ..SlotView::default()
+    };
+    assert!(inbox.publish(|all| {
+        all.slots.insert(first, view);
+        all.slots.insert(second, view);
+    }));
+    let address = mesh.endpoint.local_address().unwrap();
+    let endpoint = site.endpoint("gw2");
+    let expected = PeerPolicy::ElementOf(edge());
+    let connection = endpoint.connect(address, expected).await.unwrap();
+    let (mut writer, mut reader) = connection.open_stream(StreamKind::Control).await.unwrap();
+    send_hello(&mut writer, member(2)).await.unwrap();
+    receive_hello(&mut reader).await.unwrap();
+
+    let mut taken = link_of(&site, "gw2", address, first).await;
+    answered(&mut taken).await;
+    assert_eq!(mesh.sync.receives_from(first), Some(member(2)));
+
+    mesh.sync.set_candidate(second, None);
+    for slot in [first, second] {
+        let mut refused = link_of(&site, "gw2", address, slot).await;
+        let body = answered(&mut refused).await;
+        let is_refused = matches!(
+            body,
+            Body::Refused {
+                reason: Refusal::Class,
+                ..
+            }
+        );
+        assert!(is_refused, "{body:?}");
+    }
+    let views = BTreeMap::from([(first, view), (second, view)]);
+    mesh.sync.steer(&views, &BTreeMap::new());
+    assert_eq!(mesh.sync.receives_from(first), None);
+
+    mesh.sync.remove(second);
+    let mut taken = link_of(&site, "gw2", address, first).await;
+    answered(&mut taken).await;
+    assert_eq!(mesh.sync.receives_from(first), Some(member(2)));
+    // Unless the pool has another slot that is only not here yet.
+    mesh.sync.demand(StateSpec::DEFAULT, 2);
+    mesh.sync.steer(&views, &BTreeMap::new());
+    assert_eq!(mesh.sync.receives_from(first), None);
+}
+
+/// Goal: a handover whose newest state does not get to the successor goes on, and counts as what it is.
+/// Method: a successor to which there is no stream, then one that cannot be linked to, then nothing
+/// to bring.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drain_that_fails_is_counted() {
+    let site = Site::new();
+    let (mesh, inbox) = site.mesh();
+    let slot = SlotId(7);
+    mesh.sync.set_candidate(slot, None);
+    let peers = BTreeSet::from([NodeId(2)]);
+    mesh.set_peers(member(9), &peers, vec![peer(2, vec![])]);
+    let endpoint = site.endpoint("gw2");
+    let expected = PeerPolicy::ElementOf(edge());
+    let address = mesh.endpoint.local_address().unwrap();
+    let connection = endpoint.connect(address, expected).await.unwrap();
+    let (mut writer, mut reader) = connection.open_stream(StreamKind::Control).await.unwrap();
+    send_hello(&mut writer, member(2)).await.unwrap();
+    receive_hello(&mut reader).await.unwrap();
+    connected(&mesh, 2).await;
+    let view = SlotView {
+        role: Role::Active,
+        peer: Some(member(2)),
+        ..SlotView::default()
+    };
+    assert!(inbox.publish(|all| {
+        all.slots.insert(slot, view);
+    }));
+
+    mesh.sync.drain(slot);
+    drained(&inbox).await;
+    assert_eq!(mesh.sync.undrained(), 1);
+
+    let views = BTreeMap::from([(slot, view)]);
+    mesh.sync.steer(&views, &mesh.connections());
+    mesh.sync.drain(slot);
+    drained(&inbox).await;
+    assert_eq!(mesh.sync.undrained(), 2);
+
+    let nothing = StateSpec {
+        connections: StateLevel::None,
+        ..StateSpec::DEFAULT
+    };
+    mesh.sync.demand(nothing, 1);
+    mesh.sync.steer(&views, &mesh.connections());
+    mesh.sync.drain(slot);
+    drained(&inbox).await;
+    assert_eq!(mesh.sync.undrained(), 2);
+}
+
+/// Waits until the machine is told that everything is drained.
+async fn drained(inbox: &Inbox<Command, View>) {
+    let is_told = || {
+        let mut commands = VecDeque::new();
+        inbox.take(&mut commands);
+        let mut inputs = commands.iter();
+        inputs.any(|command| {
+            let Command::Input { input, .. } = command else {
+                return false;
+            };
+            matches!(input, Input::Drained)
+        })
+    };
+    let wait = async {
+        while !is_told() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, wait).await.unwrap();
+}
+
+/// The first thing that the other end of a link says.
+async fn answered(link: &mut Link) -> Body {
+    let wait = async {
+        let (mut bytes, mut decoder) = (BytesMut::new(), statesync::Decoder::new());
+        loop {
+            let received = link.receive(&mut bytes).unwrap();
+            decoder.push(&bytes.split());
+            if let Some(frame) = decoder.next_frame().unwrap() {
+                return frame.body;
+            }
+            assert_ne!(received, Received::Closed, "without a word");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, wait).await.unwrap()
 }

@@ -191,6 +191,12 @@ impl Class {
     pub(crate) const fn name(&self) -> &ClassName {
         &self.demand.class
     }
+
+    /// Whether it goes to a standby; connections only if this element `keeps_connections`.
+    pub(super) fn is_sent(&self, keeps_connections: bool) -> bool {
+        let is_kept = keeps_connections || *self.name() != ClassName::conntrack();
+        is_kept && self.demand.level != Level::None
+    }
 }
 
 /// Begins to hold first packets; without that the level is `bounded`, and this says why.

@@ -203,6 +203,12 @@ impl Lanes {
         }
     }
 
+    /// Ends the stream of a class, and takes its copy for none.
+    pub(super) fn stop_receiving(&mut self, class: &ClassName) {
+        self.receiving.remove(class);
+        self.former.remove(class);
+    }
+
     pub(super) fn tell_epoch(&self, view: &SlotView) {
         for (_, sending) in self.sending() {
             sending

@@ -22,8 +22,8 @@ mod sender;
 mod settle;
 mod standing;
 
-use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -31,11 +31,11 @@ use anyhow::bail;
 use bytes::BytesMut;
 use vnfpool_conntrack::Scope;
 use vnfpool_heartbeat::Poller;
-use vnfpool_model::{Incarnation, Role, SlotId, StateSpec, Time};
+use vnfpool_model::{Incarnation, Role, SlotId, StateLevel, StateSpec, Time};
 use vnfpool_statesync::class::{ClassName, Level};
 use vnfpool_statesync::wire::{Body, Frame, Refusal, VERSION};
 use vnfpool_statesync::{ReceiverStatus, Watermark};
-use vnfpool_succession::element::Input;
+use vnfpool_succession::element::{DRAIN_MAX, Input};
 use vnfpool_transport::Identity;
 use vnfpool_transport::PeerPolicy;
 use vnfpool_transport::link::{self, Link};
@@ -64,15 +64,33 @@ pub(crate) struct SyncHub {
     credentials: Credentials,
     scope: Scope,
     admission: Admission,
+    undrained: Arc<AtomicU64>,
     state: Mutex<State>,
 }
 
 #[derive(Debug)]
 struct State {
     connections: StateSpec,
+    /// The pool has several slots. The kernel has one table for all of them, and an element that
+    /// served one and stood by for another would take the one's connections for the other's.
+    is_divided: bool,
     classes: BTreeMap<ClassName, Class>,
     slots: BTreeMap<SlotId, Lanes>,
     settling: Settling,
+}
+
+impl State {
+    /// Whether connections can be replicated: only where all that the kernel has is of one slot.
+    fn keeps_connections(&self) -> bool {
+        !self.is_divided && self.slots.len() <= 1
+    }
+
+    /// The classes that go to a standby.
+    fn sent(&self) -> impl Iterator<Item = &Class> {
+        let keeps_connections = self.keeps_connections();
+        let classes = self.classes.values();
+        classes.filter(move |class| class.is_sent(keeps_connections))
+    }
 }
 
 /// Figures of a slot's replication, by stream.
@@ -131,8 +149,10 @@ impl SyncHub {
             credentials,
             scope,
             admission: Admission::default(),
+            undrained: Arc::default(),
             state: Mutex::new(State {
                 connections: StateSpec::DEFAULT,
+                is_divided: false,
                 classes: BTreeMap::from([(connections.name().clone(), connections)]),
                 slots: BTreeMap::new(),
                 settling: Settling::default(),
@@ -149,9 +169,20 @@ impl SyncHub {
         state.slots.entry(slot).or_insert_with(lanes)
     }
 
-    /// How the pool wants connections replicated; their streams begin anew if that is news.
-    pub(crate) fn demand(&self, spec: StateSpec) {
+    /// How the pool wants connections replicated; their streams begin anew if that is news. Of a
+    /// pool with several slots (no file may ask for that, an older manager may) there are none.
+    pub(crate) fn demand(&self, spec: StateSpec, slots: usize) {
         let mut state = self.state();
+        let is_divided = slots > 1;
+        let was_divided = std::mem::replace(&mut state.is_divided, is_divided);
+        if is_divided && !was_divided && spec.connections != StateLevel::None {
+            tracing::error!(
+                slots,
+                "connections are not replicated: the pool has several slots, whose connections \
+                 cannot be told apart in one kernel; divide it into pools with elements of their \
+                 own, or set connections = \"none\" in its file"
+            );
+        }
         if std::mem::replace(&mut state.connections, spec) != spec {
             let class = Class::conntrack(self.scope.clone(), spec);
             state.classes.insert(class.name().clone(), class);
@@ -226,15 +257,19 @@ impl SyncHub {
         connections: &BTreeMap<NodeId, (Member, Connection)>,
     ) {
         let mut state = self.state();
+        let keeps_connections = state.keeps_connections();
         let State {
             classes,
             slots,
             settling,
             ..
         } = &mut *state;
-        let sent = |class: &&Class| class.demand.level != Level::None;
+        let sent = |class: &&Class| class.is_sent(keeps_connections);
         let needed = |class: &&Class| class.demand.level.bounds().is_some();
         for (id, lanes) in slots.iter_mut() {
+            if !keeps_connections {
+                lanes.stop_receiving(&ClassName::conntrack());
+            }
             let view = views.get(id).copied().unwrap_or_default();
             let is_active = view.role == Role::Active;
             if is_active && !lanes.was_active {
@@ -347,11 +382,20 @@ impl SyncHub {
         };
         let name = demand.class.clone();
         let from = || member(link.peer()).filter(|one| one.incarnation == preface.caller);
-        let Some((from, view)) = self.wait_for_record(preface.slot, from) else {
+        let Some(from) = self.wait_for_record(preface.slot, from) else {
             // It takes nothing from the stream of the active, which may be there.
             bail!("it is not of the active of slot {}", preface.slot);
         };
         let mut state = self.state();
+        // Again: this element may have become the active since, and would be steered only later.
+        let view = self.pulse.view().slots.get(&preface.slot).copied();
+        let Some(view) = view.filter(|view| view.active == Some(from)) else {
+            bail!("it is no longer of the active of slot {}", preface.slot);
+        };
+        if name == ClassName::conntrack() && !state.keeps_connections() {
+            refuse(&mut link, Refusal::Class);
+            bail!("connections cannot be told apart in a pool with several slots");
+        }
         let Some(class) = state.classes.get(&name).cloned() else {
             refuse(&mut link, Refusal::Class);
             bail!(
@@ -374,12 +418,8 @@ impl SyncHub {
         Ok(running)
     }
 
-    /// The member, and the view in which it is known here as the slot's active; none if it never is.
-    fn wait_for_record(
-        &self,
-        slot: SlotId,
-        from: impl Fn() -> Option<Member>,
-    ) -> Option<(Member, SlotView)> {
+    /// The member, once it is known here as the slot's active; none if it never is.
+    fn wait_for_record(&self, slot: SlotId, from: impl Fn() -> Option<Member>) -> Option<Member> {
         let (patience, step) = RECORD_WAIT;
         let began = Instant::now();
         while began.elapsed() < patience {
@@ -387,7 +427,7 @@ impl SyncHub {
             if let Some((from, view)) = from().zip(known)
                 && view.active == Some(from)
             {
-                return Some((from, view));
+                return Some(from);
             }
             std::thread::sleep(step);
         }
@@ -402,7 +442,9 @@ impl SyncHub {
         Some(receiving.from)
     }
 
-    /// Brings what the stopped data plane left to the successor, then tells the machine.
+    /// Brings what the stopped data plane left to the successor, then tells the machine: also when it
+    /// cannot be brought. The gate is closed for good by then, so waiting would only make the outage
+    /// longer; but it is said and counted.
     pub(crate) fn drain(&self, slot: SlotId) {
         let view = self.pulse.view().slots.get(&slot).copied();
         let successor = view.and_then(|view| view.peer);
@@ -415,11 +457,38 @@ impl SyncHub {
         let done = Arc::new(AtEnd(Some(Box::new(move || {
             pulse.input(slot, Input::Drained);
         }))));
-        for (_, sending) in to_successor {
-            let done = Arc::clone(&done);
-            sending.handle.barrier(Box::new(move |_| drop(done)));
+        let until = now().after(DRAIN_MAX);
+        let mut left_out: BTreeSet<_> = state.sent().map(Class::name).cloned().collect();
+        for ((_, class), sending) in to_successor {
+            left_out.remove(class);
+            let (done, undrained) = (Arc::clone(&done), Arc::clone(&self.undrained));
+            let class = class.clone();
+            sending.handle.barrier(Box::new(move |reached| {
+                // What comes later finds the successor serving.
+                if !reached || now() > until {
+                    tell_undrained(slot, &class, &undrained);
+                }
+                drop(done);
+            }));
+        }
+        for class in left_out {
+            tell_undrained(slot, &class, &self.undrained);
         }
     }
+
+    /// Classes of state that were handed over without their last changes, or without a copy.
+    pub(crate) fn undrained(&self) -> u64 {
+        self.undrained.load(Ordering::Relaxed)
+    }
+}
+
+fn tell_undrained(slot: SlotId, class: &ClassName, undrained: &AtomicU64) {
+    undrained.fetch_add(1, Ordering::Relaxed);
+    tracing::warn!(
+        %slot, %class,
+        "the handover goes on without knowing that the newest changes are at the successor: the \
+         stream there was broken, or lost some, or was too slow"
+    );
 }
 
 /// What a link of the life `caller` begins with when it is for `slot`.
