@@ -203,7 +203,7 @@ fn several_slots_replicate_no_connections() {
         assert_eq!(
             errors,
             [
-                "9:1 a pool that replicates connections has one slot, found 2: a kernel does not \
+                "11:1 a pool that replicates connections has one slot, found 2: a kernel does not \
                  tell whose slot a connection is [divide it into several pools with elements of \
                  their own, or set connections = \"none\" in [state]]"
             ]

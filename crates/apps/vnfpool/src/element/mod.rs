@@ -43,7 +43,7 @@ use tokio::sync::mpsc;
 use vnfpool_config::{ElementConfig, ElementFile, Realtime};
 use vnfpool_heartbeat::PathSpec;
 use vnfpool_linux::{links, preflight, realtime};
-use vnfpool_model::Incarnation;
+use vnfpool_model::{Incarnation, Role};
 use vnfpool_succession::element::Input;
 use vnfpool_transport::enrolment;
 use vnfpool_transport::pki::Credentials;
@@ -191,15 +191,7 @@ async fn serve_behind(start: Start) -> anyhow::Result<()> {
     let (pulse, thread) = Pulse::start(paths, keys, first, notices, prepare)?;
     let (incarnation, continuity) = identity_of(&config, inherited.as_ref())?;
     let setup = SetupKeeper::new(estate.as_ref(), &config, incarnation, continuity);
-    let (sdk, function) = open_hub(&config)?;
-    for slot in inherited.iter().flat_map(|inherited| &inherited.slots) {
-        if let Some(sdk) = sdk
-            .as_ref()
-            .filter(|_| slot.machine.role() == vnfpool_model::Role::Active)
-        {
-            sdk.inherit(slot.id);
-        }
-    }
+    let (sdk, function) = open_hub(&config, inherited.as_ref())?;
     let rejections = Arc::new(RejectionCounters::default());
     let identity = (incarnation, continuity);
     let (sync, mesh) = meet_peers(&config, &credentials, identity, &pulse, &rejections)?;
@@ -271,13 +263,17 @@ async fn serve_behind(start: Start) -> anyhow::Result<()> {
 }
 
 /// What a function of its own registers with, if the file has a socket for it.
-fn open_hub(config: &ElementConfig) -> anyhow::Result<Sdk> {
+fn open_hub(config: &ElementConfig, inherited: Option<&Inherited>) -> anyhow::Result<Sdk> {
     let Some(sdk) = &config.sdk else {
         return Ok((None, None));
     };
     let health = Arc::new(FunctionHealth::new(sdk.required));
     let (element, pool) = (config.element.to_string(), config.pool.to_string());
     let hub = sdk::Hub::new(element, pool, Arc::clone(&health)).context("wake the SDK's thread")?;
+    let slots = inherited.iter().flat_map(|inherited| &inherited.slots);
+    for slot in slots.filter(|slot| slot.machine.role() == Role::Active) {
+        hub.inherit(slot.id);
+    }
     Ok((Some(Arc::new(hub)), Some(health)))
 }
 

@@ -197,7 +197,7 @@ fn a_sweep_leaves_the_machines_own_connections() {
     const OPERATOR: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 77, 0, 9));
     let site = serving("connections = \"bounded\"");
     for arguments in [
-        "link add management type dummy".to_owned(),
+        "link add management type bridge".to_owned(),
         "link set management up".to_owned(),
         format!("address add {MACHINE}/24 dev management"),
     ] {

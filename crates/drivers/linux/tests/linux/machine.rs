@@ -27,7 +27,7 @@ fn the_addresses_are_those_of_the_moment_without_the_virtual_ones() {
         assert!(first.is_superset(&at_first), "{first:?}");
         assert_eq!(watch.news().unwrap(), None);
 
-        lab.ip("gw1", "link add management type dummy");
+        lab.ip("gw1", "link add management type bridge");
         lab.ip("gw1", "link set management up");
         lab.ip(
             "gw1",
