@@ -200,10 +200,11 @@ impl State {
         now: Time,
     ) -> Result<(), WriteRefusal> {
         self.may_write(epoch)?;
-        let bytes = ops
-            .iter()
-            .map(|op| op.key.len() + op.value.as_ref().map_or(0, Bytes::len));
-        if !self.table.has_room_for(ops.len(), bytes.sum()) {
+        let puts = ops.iter().filter_map(|op| {
+            let value = op.value.as_ref()?;
+            Some((&*op.key, value.len()))
+        });
+        if !self.table.has_room_for(puts) {
             return Err(WriteRefusal::Full);
         }
         for Op { key, value, ttl_s } in ops {
@@ -369,4 +370,38 @@ fn waits(level: &Level) -> bool {
         level.kind(),
         LevelKind::LevelBounded | LevelKind::LevelCommit
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::table::TABLE_BYTES_MAX;
+    use super::*;
+
+    fn op(key: &str, value: Option<usize>) -> Op {
+        Op {
+            key: Bytes::copy_from_slice(key.as_bytes()),
+            value: value.map(|bytes| vec![0; bytes].into()),
+            ttl_s: 0,
+        }
+    }
+
+    /// Goal: a full class takes whatever makes it no larger, so that it can be emptied, and nothing else.
+    #[test]
+    fn a_full_class_takes_deletes_and_replacements() {
+        let class = Class::new(Bell::new().unwrap());
+        let mut state = class.state();
+        state.set_tenure(Some(1));
+        // One entry that leaves no room for another; a function would need many.
+        let fill = op("big", Some(TABLE_BYTES_MAX - 150));
+        let mut write = |ops| state.write(1, ops, Time(1));
+        write(vec![op("a", Some(1)), fill]).unwrap();
+        assert_eq!(write(vec![op("b", Some(1))]), Err(WriteRefusal::Full));
+        assert_eq!(write(vec![op("a", Some(100))]), Err(WriteRefusal::Full));
+        write(vec![op("a", Some(2))]).unwrap();
+        write(vec![op("a", Some(1))]).unwrap();
+        write(vec![op("big", None), op("x", None), op("y", None)]).unwrap();
+        write(vec![op("b", Some(1))]).unwrap();
+        drop(state);
+        assert_eq!(class.state().table.entries(), 2);
+    }
 }

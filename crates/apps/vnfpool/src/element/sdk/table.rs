@@ -111,9 +111,16 @@ impl Table {
         self.log.ring(now);
     }
 
-    /// Whether so many entries can be put, whatever is there already.
-    pub(super) const fn has_room_for(&self, entries: usize, bytes: usize) -> bool {
-        self.bytes + bytes + entries * ENTRY_OVERHEAD_BYTES <= TABLE_BYTES_MAX
+    /// Whether entries of these keys and sizes of values can be put, one after the other. What makes the
+    /// table no larger always can. What deletes free before is not counted: it is free for the next batch.
+    pub(super) fn has_room_for<'a>(&self, puts: impl Iterator<Item = (&'a [u8], usize)>) -> bool {
+        // Each key by itself, so that one that comes twice counts as two: a bound, without a set.
+        let added = puts.map(|(key, value)| match self.entries.get(key) {
+            Some(entry) => value.saturating_sub(entry.value.len()),
+            None => key.len() + value + ENTRY_OVERHEAD_BYTES,
+        });
+        let added: usize = added.sum();
+        added == 0 || self.bytes + added <= TABLE_BYTES_MAX
     }
 
     /// Writes an entry; key and value are copied, so that they do not keep the message that they
