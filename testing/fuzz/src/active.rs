@@ -11,7 +11,9 @@ use vnfpool_statesync::wire::Frame;
 use vnfpool_statesync::{Change, Effects, Item, Limits, Sender, SenderAction, SenderInput};
 
 use crate::stream::{BOUNDS, demand};
-use crate::{Random, Script};
+use vnfpool_random::Random;
+
+use crate::Script;
 
 /// Bits of the script.
 const CHANGES_ARE_LOST: u8 = 0;
@@ -153,7 +155,7 @@ impl Active {
     }
 
     fn change(&mut self) {
-        let key = u8::try_from(self.random.below(KEYS)).unwrap_or_default();
+        let key = u8::try_from(self.random.index(KEYS)).unwrap_or_default();
         let change = if self.random.once_in(4) {
             if self.table.remove(&key).is_none() {
                 return;
@@ -161,7 +163,7 @@ impl Active {
             let key = Bytes::copy_from_slice(&[key]);
             Change::Delete { key }
         } else {
-            let value = self.random.number();
+            let value = self.random.next();
             let is_new = self.table.insert(key, value).is_none();
             let item = item(key, value);
             Change::Put { item, is_new }

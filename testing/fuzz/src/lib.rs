@@ -19,5 +19,5 @@ mod standby;
 mod stream;
 mod target;
 
-pub use script::{Random, SCRIPT_BYTES, Script};
+pub use script::{SCRIPT_BYTES, Script};
 pub use target::Target;

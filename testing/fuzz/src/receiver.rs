@@ -6,7 +6,9 @@ use vnfpool_statesync::wire::Decoder;
 use crate::active::Active;
 use crate::standby::Standby;
 use crate::stream::next_begin;
-use crate::{Random, Script};
+use vnfpool_random::Random;
+
+use crate::Script;
 
 /// Bytes come in small pieces, by a bit of the script; the others are the standby's.
 const IN_PIECES: u8 = 7;
@@ -23,7 +25,7 @@ pub fn run(input: &[u8]) {
     let mut standby = Standby::new(script);
     while !wire.is_empty() {
         let length = match script.has(IN_PIECES) {
-            true => 1 + random.below(48),
+            true => 1 + random.index(48),
             false => PIECE_BYTES_MAX,
         };
         let (piece, rest) = wire.split_at(length.min(wire.len()));

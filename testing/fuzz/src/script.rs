@@ -1,5 +1,7 @@
 //! What happens beside the bytes of the wire.
 
+use vnfpool_random::Random;
+
 /// Bytes of an input before those of the wire.
 pub const SCRIPT_BYTES: usize = 8;
 
@@ -47,37 +49,5 @@ impl Script {
     #[must_use]
     pub const fn random(self) -> Random {
         Random::new(self.seed)
-    }
-}
-
-/// SplitMix64: the same seed gives the same numbers.
-#[derive(Clone, Debug)]
-pub struct Random(u64);
-
-impl Random {
-    /// The numbers of `seed`.
-    #[must_use]
-    pub const fn new(seed: u64) -> Self {
-        Self(seed)
-    }
-
-    /// The next number.
-    pub const fn number(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ mixed >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
-        mixed ^ mixed >> 31
-    }
-
-    /// From 0 up to `bound`, which it never is.
-    pub fn below(&mut self, bound: usize) -> usize {
-        let bound = u64::try_from(bound).unwrap_or(u64::MAX).max(1);
-        usize::try_from(self.number() % bound).unwrap_or_default()
-    }
-
-    /// Once in `times`.
-    pub fn once_in(&mut self, times: usize) -> bool {
-        self.below(times) == 0
     }
 }

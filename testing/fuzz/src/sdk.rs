@@ -27,7 +27,7 @@ pub fn run(input: &[u8]) {
         in_pieces: script.has(4),
     };
     let mut random = script.random();
-    vnfpool::talk(around, &mut || random.number(), wire);
+    vnfpool::talk(around, &mut || random.next(), wire);
 }
 
 /// Functions that do everything that can be done, at each level, around them calm and trouble.

@@ -14,7 +14,9 @@ use vnfpool_statesync::{
 };
 
 use crate::stream::demand;
-use crate::{Random, Script};
+use vnfpool_random::Random;
+
+use crate::Script;
 
 /// Bits of the script.
 const APPLIES_SLOWLY: u8 = 0;
@@ -134,7 +136,7 @@ impl Standby {
 
     fn goes_on(&mut self) {
         if self.script.has(TIME_PASSES) {
-            let millis = self.random.below(4_000);
+            let millis = self.random.index(4_000);
             self.pass_time(Duration::from_millis(
                 u64::try_from(millis).unwrap_or_default(),
             ));
@@ -158,7 +160,7 @@ impl Standby {
             self.connect();
         }
         if self.script.has(APPLIES_SLOWLY) {
-            let count = self.random.below(4);
+            let count = self.random.index(4);
             self.apply(count);
             if self.random.once_in(4) {
                 self.read_sweep();

@@ -3,7 +3,8 @@
 
 #![allow(clippy::print_stdout, reason = "which copy failed")]
 
-use vnfpool_fuzz::{Random, SCRIPT_BYTES, Target};
+use vnfpool_fuzz::{SCRIPT_BYTES, Target};
+use vnfpool_random::Random;
 
 /// Spoiled copies of each seed. With them each target takes some seconds without optimisation.
 const COPIES: u64 = 300;
@@ -31,14 +32,14 @@ fn spoiled(seed: &[u8], random: &mut Random) -> Vec<u8> {
     // Half of them in the seed's own trouble.
     if random.once_in(2) {
         for byte in &mut input[..SCRIPT_BYTES] {
-            *byte = random.number().to_le_bytes()[0];
+            *byte = random.next().to_le_bytes()[0];
         }
     }
-    for _ in 0..1 + random.below(4) {
-        let at = random.below(input.len());
-        let end = (at + 1 + random.below(64)).min(input.len());
-        match random.below(5) {
-            0 | 1 => input[at] = random.number().to_le_bytes()[0],
+    for _ in 0..1 + random.index(4) {
+        let at = random.index(input.len());
+        let end = (at + 1 + random.index(64)).min(input.len());
+        match random.index(5) {
+            0 | 1 => input[at] = random.next().to_le_bytes()[0],
             2 => drop(input.drain(at..end)),
             3 => {
                 let again = input[at..end].to_vec();

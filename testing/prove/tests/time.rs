@@ -6,19 +6,7 @@ use vnfpool_prove::engine::{Engine, State};
 use vnfpool_prove::moves::Move;
 use vnfpool_prove::world::World;
 use vnfpool_prove::worlds;
-
-/// SplitMix64.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, n: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        usize::try_from((z ^ (z >> 31)) % u64::try_from(n).unwrap()).unwrap()
-    }
-}
+use vnfpool_random::Random;
 
 /// Two engines go the same random way, one with times that grow as old as they are. They must
 /// offer the same moves and show the same roles, epochs, gates and records after each.
@@ -51,7 +39,7 @@ fn walk_both(world: &World, seed: u64) -> usize {
         disturbances: 6,
         ..world.clone()
     };
-    let mut random = Random(seed);
+    let mut random = Random::new(seed);
     let mut folded = Engine::new(world.clone());
     let mut exact = Engine::exact(world);
     let (mut one, mut other) = (folded.start().unwrap(), exact.start().unwrap());
@@ -62,8 +50,8 @@ fn walk_both(world: &World, seed: u64) -> usize {
         exact.moves(other, &mut others);
         assert_eq!(moves, others, "seed {seed}, after {way:?}");
         // Mostly what is due: disturbances are few, and their traces grow old.
-        let next = match random.below(8) {
-            0 => moves[random.below(moves.len())],
+        let next = match random.index(8) {
+            0 => moves[random.index(moves.len())],
             _ => Some(folded.due_move(one))
                 .filter(|due| moves.contains(due))
                 .unwrap_or(moves[0]),

@@ -24,6 +24,5 @@ pub mod history;
 pub mod invariants;
 pub mod network;
 pub mod queue;
-pub mod random;
 pub mod trace;
 pub mod world;

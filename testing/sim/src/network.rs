@@ -1,7 +1,7 @@
 //! The networks between the machines. A datagram goes over every path that both ends are on, and
 //! the first copy counts. Each path loses, delays, doubles and cuts by itself.
 
-use crate::random::Random;
+use vnfpool_random::Random;
 
 /// The most machines, the manager's among them.
 pub const MACHINES_MAX: usize = 9;

@@ -5,8 +5,8 @@ use vnfpool_succession::manager::{Decision, Effect, Effects, Input, Slot};
 use vnfpool_wire::datagram::{Info, Member, Message, NodeId, Record, Request, Split, Token};
 
 use super::{Breakage, Broken, Later};
-use crate::random::Random;
 use crate::world::{Host, MS};
+use vnfpool_random::Random;
 
 /// What was seen of one machine.
 #[derive(Clone, Debug, Default)]

@@ -3,8 +3,8 @@
 use vnfpool_succession::DRIFT_PPM;
 
 use super::{Fault, any_machine};
-use crate::random::Random;
 use crate::world::World;
+use vnfpool_random::Random;
 
 /// Two clocks differ by the bound at most when each is off by half of it.
 pub const HALF_BOUND_PPM: u64 = DRIFT_PPM as u64 / 2;

@@ -1,8 +1,8 @@
 //! Deaths: of an agent, whose kernel goes on; of a whole machine; of the manager. And new lives.
 
 use super::{Fault, any_element};
-use crate::random::Random;
 use crate::world::World;
+use vnfpool_random::Random;
 
 /// An agent dies.
 pub(super) const AGENT: Fault = Fault {

@@ -16,8 +16,8 @@ mod streams;
 pub use clocks::HALF_BOUND_PPM;
 pub use pace::fastest;
 
-use crate::random::Random;
 use crate::world::World;
+use vnfpool_random::Random;
 
 /// One kind of fault.
 #[derive(Clone, Copy, Debug)]

@@ -2,8 +2,8 @@
 
 use super::Fault;
 use crate::network::{MANAGEMENT, Path};
-use crate::random::Random;
 use crate::world::{MS, World};
+use vnfpool_random::Random;
 
 /// Up to half of the datagrams are lost.
 pub(super) const LOSS: Fault = Fault {

@@ -14,9 +14,9 @@ use vnfpool_succession::manager::QUARANTINE_MAX;
 use crate::broken::{Breakage, Broken};
 use crate::faults::{self, HALF_BOUND_PPM};
 use crate::invariants::{Invariant, Violation};
-use crate::random::Random;
 use crate::trace::Trace;
 use crate::world::{MS, Shape, World};
+use vnfpool_random::Random;
 
 /// How long it takes at most, after the last fault is over, until there are one holder and an
 /// armed successor in each slot: the longest back-off before a standby is armed again (8 s), two

@@ -6,8 +6,8 @@ use vnfpool_model::{OnQuorumLoss, Timing};
 use super::profile::{Profile, Style};
 use crate::faults;
 use crate::faults::HALF_BOUND_PPM;
-use crate::random::Random;
 use crate::world::{MS, Moment, Shape};
+use vnfpool_random::Random;
 
 /// When a step begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

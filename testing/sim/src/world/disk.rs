@@ -3,7 +3,7 @@
 use vnfpool_succession::manager::Stored;
 
 use super::MS;
-use crate::random::Random;
+use vnfpool_random::Random;
 
 /// What a healthy disk takes at least …
 const WRITE_NS_MIN: u64 = MS / 10;

@@ -22,8 +22,8 @@ use crate::clock::Clock;
 use crate::invariants::Checks;
 use crate::network::{MACHINES_MAX, Network};
 use crate::queue::Queue;
-use crate::random::Random;
 use crate::trace::Trace;
+use vnfpool_random::Random;
 
 /// A millisecond in nanoseconds of true time.
 pub const MS: u64 = 1_000_000;

@@ -11,7 +11,7 @@ use crate::site::Site;
 
 /// A sequence that is the same for the same seed (SplitMix64).
 #[derive(Debug)]
-pub(crate) struct Random(u64);
+pub(crate) struct Random(vnfpool_random::Random);
 
 impl Random {
     /// A new seed, which a failing test shows; `VNFPOOL_TEST_SEED` sets it.
@@ -25,25 +25,19 @@ impl Random {
             |seed| seed.parse().unwrap(),
         );
         println!("again with VNFPOOL_TEST_SEED={seed}");
-        Self(seed)
-    }
-
-    pub(crate) const fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
+        Self(vnfpool_random::Random::new(seed))
     }
 
     /// From 0 to `end`, `end` excluded.
     pub(crate) fn below(&mut self, end: usize) -> usize {
-        usize::try_from(self.next() % u64::try_from(end).unwrap()).unwrap()
+        self.0.index(end)
     }
 
     fn bytes(&mut self, length_max: usize) -> Vec<u8> {
         let length = 1 + self.below(length_max);
-        (0..length).map(|_| self.next().to_le_bytes()[0]).collect()
+        (0..length)
+            .map(|_| self.0.next().to_le_bytes()[0])
+            .collect()
     }
 
     /// `original` damaged: cut off, longer, with some bits turned; or something else altogether.

@@ -9,32 +9,13 @@ use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use std::time::Duration;
 
 use vnfpool_model::{Incarnation, OnQuorumLoss, Role, Time, Timing};
+use vnfpool_random::Random;
 use vnfpool_succession::{element, manager};
 use vnfpool_wire::datagram::{Member, Message, NodeId};
 
 use streams::Streams;
 
 pub const MS: u64 = 1_000_000;
-
-/// SplitMix64: small, good enough, the same everywhere.
-#[derive(Debug)]
-pub struct Random(u64);
-
-impl Random {
-    pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-    pub fn below(&mut self, n: u64) -> u64 {
-        self.next() % n
-    }
-    pub fn chance(&mut self, percent: u64) -> bool {
-        self.below(100) < percent
-    }
-}
 
 #[derive(Debug)]
 enum Event {
@@ -123,7 +104,7 @@ impl World {
         on_quorum_loss: OnQuorumLoss,
         timing: Timing,
     ) -> Self {
-        let mut random = Random(seed);
+        let mut random = Random::new(seed);
         let hosts = (0..=elements)
             .map(|_| Host {
                 machine: None,

@@ -38,6 +38,11 @@ impl Random {
         self.below(100) < percent
     }
 
+    /// True once in `times`, on average; always for 0.
+    pub fn once_in(&mut self, times: usize) -> bool {
+        self.index(times) == 0
+    }
+
     /// An index below `length`, which is not 0.
     pub fn index(&mut self, length: usize) -> usize {
         let length = u64::try_from(length).unwrap_or(1);
