@@ -1,6 +1,6 @@
 //! Many runs of one scenario, summed up: the object that `--json` prints.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::measure::FamilyFigures;
 use crate::run::RunFigures;
@@ -8,7 +8,7 @@ use crate::vnfpool::TakeoverSteps;
 
 /// Smallest, median, 99th percentile and largest of some values. With fewer than a hundred
 /// values the percentile is the largest.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Spread {
     /// The smallest.
     pub min: f64,

@@ -1,7 +1,7 @@
 //! What a new active says that it may not have, beside what it has not.
 
 use std::collections::BTreeMap;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::UdpSocket;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -14,7 +14,7 @@ use super::{Injection, Loss, Scenario, Stage, processes};
 use crate::clock::{self, Nanos};
 use crate::namespaces::{Gateway, Namespace, SERVER_V4};
 use crate::signals;
-use crate::state_bench::flows_in;
+use crate::state_bench::{CLIENT, flows_in};
 use crate::vnfpool::Watermark as Statement;
 
 /// Connections begin at a good rate when the active is lost. What is in its kernel then and not in
@@ -256,7 +256,7 @@ fn send(target: u16, begun: &Mutex<BTreeMap<u16, Flow>>, stop: &AtomicBool) {
             return;
         }
         // A port that somebody else has is one connection less.
-        let Ok(socket) = UdpSocket::bind(SocketAddr::from((CLIENT, port))) else {
+        let Ok(socket) = UdpSocket::bind((CLIENT, port)) else {
             continue;
         };
         let sent = clock::now();
@@ -284,7 +284,6 @@ fn take(sink: &UdpSocket, begun: &Mutex<BTreeMap<u16, Flow>>, stop: &AtomicBool)
     }
 }
 
-const CLIENT: [u8; 4] = [10, 1, 0, 10];
 /// Connections a second; some ten packets of the state stream apart from each other.
 const RATE: u32 = 4_000;
 /// Before the fault: the standby has seen their rate by then.

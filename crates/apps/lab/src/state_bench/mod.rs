@@ -29,6 +29,7 @@ use anyhow::{Context as _, Result};
 use crate::namespaces::Namespace;
 use crate::rival::install_missing;
 use crate::signals;
+pub(crate) use ctnetlink::CLIENT;
 use limits::RaisedLimits;
 use rows::Run;
 pub use rows::StateRow;

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use serde_json::json;
+use vnfpool_lab::Spread;
 use vnfpool_sdk::{Active, Client, CommitError, Table};
 
 use super::standing::{Place, Standing};
@@ -14,9 +15,6 @@ use crate::pulse::now;
 const PUTS_AT_ONCE: u64 = 256;
 /// After each round the standby gets what is still on its way.
 const PAUSE: Duration = Duration::from_millis(100);
-/// Parts of a thousand of the commits.
-const PERCENTILES: [(&str, usize); 4] = [("min", 0), ("p50", 500), ("p99", 990), ("max", 1000)];
-
 /// Puts and commits; returns what it saw, as a line of JSON.
 pub(super) async fn load(
     client: &Client,
@@ -62,7 +60,7 @@ pub(super) async fn load(
     Ok(json!({
         "active": {
             "commits": rounds,
-            "commit_ns": spread(&callers),
+            "commit_ms": spread(&callers),
             "not_held": callers.iter().map(|caller| caller.not_held).sum::<u64>(),
             "troubles": standing.troubles() - troubles,
         }
@@ -164,19 +162,12 @@ async fn commit(
     Ok((back, took_ns))
 }
 
-/// Of all commits of all callers, by nearest rank; nothing without any.
-fn spread(callers: &[Caller]) -> serde_json::Value {
-    let mut nanos: Vec<u64> = callers
-        .iter()
-        .flat_map(|caller| caller.nanos.iter().copied())
-        .collect();
-    nanos.sort_unstable();
-    let at = |(name, per_mille): (&str, usize)| {
-        let place = (nanos.len() * per_mille).div_ceil(1000).saturating_sub(1);
-        nanos
-            .get(place)
-            .map(|value| (name.to_owned(), (*value).into()))
-    };
-    let all: Option<serde_json::Map<_, _>> = PERCENTILES.into_iter().map(at).collect();
-    all.map_or(serde_json::Value::Null, Into::into)
+/// Of all commits of all callers; nothing without any.
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "nanoseconds of seconds, far below 2^53"
+)]
+fn spread(callers: &[Caller]) -> Option<Spread> {
+    let nanos = callers.iter().flat_map(|caller| &caller.nanos);
+    Spread::of(nanos.map(|nanos| *nanos as f64 / 1e6))
 }

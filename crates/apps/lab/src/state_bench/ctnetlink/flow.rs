@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use crate::namespaces::VIP_OUTSIDE_V4;
 
 /// Who opens all flows.
-pub(in super::super) const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 10);
+pub(crate) const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 10);
 /// Where to.
 pub(in super::super) const SERVER: Ipv4Addr = Ipv4Addr::new(10, 2, 0, 10);
 /// The first destination port that belongs to measured flows. Nothing else in the laboratory uses

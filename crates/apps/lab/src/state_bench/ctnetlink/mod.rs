@@ -8,7 +8,8 @@ mod listener;
 mod message;
 mod table;
 
-pub(super) use flow::{CLIENT, Ends, FIRST_PORT, Flow, SERVER, ports_of};
+pub(crate) use flow::CLIENT;
+pub(super) use flow::{Ends, FIRST_PORT, Flow, SERVER, ports_of};
 pub(super) use insert::insert;
 pub(super) use listener::Listener;
 pub(super) use table::{count, dump, flush};

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::super::bed::per_second;
 use super::super::subject::Kind;
 use super::{Figures, Run};
-use crate::clock::{self, Nanos};
+use crate::clock::Nanos;
 use crate::namespaces::Gateway;
 use crate::report::Spread;
 use crate::signals;
@@ -61,7 +61,7 @@ pub(in super::super) struct SdkFigures {
 enum Said {
     Active {
         commits: Vec<Round>,
-        commit_ns: Option<NanosSpread>,
+        commit_ms: Option<Spread>,
         not_held: u64,
         troubles: u64,
     },
@@ -78,14 +78,6 @@ enum Said {
 struct Round {
     count: usize,
     took_ns: Nanos,
-}
-
-#[derive(Debug, Clone, Copy, Deserialize)]
-struct NanosSpread {
-    min: Nanos,
-    p50: Nanos,
-    p99: Nanos,
-    max: Nanos,
 }
 
 pub(super) fn measure(run: &mut Run<'_>) -> Result<()> {
@@ -123,7 +115,7 @@ fn figures(size: LoadSize, active: Said, standby: Said) -> Result<SdkFigures> {
     let (
         Said::Active {
             commits,
-            commit_ns,
+            commit_ms,
             not_held,
             troubles,
         },
@@ -149,12 +141,7 @@ fn figures(size: LoadSize, active: Said, standby: Said) -> Result<SdkFigures> {
         keys_wrong: keys.saturating_sub(keys_current),
         callers: size.callers,
         commits_per_s: rates(&commits),
-        commit_ms: commit_ns.map(|spread| Spread {
-            min: clock::millis(spread.min),
-            p50: clock::millis(spread.p50),
-            p99: clock::millis(spread.p99),
-            max: clock::millis(spread.max),
-        }),
+        commit_ms,
         commits: commits.iter().map(|round| round.count).sum(),
         not_held,
         commits_missing: committed.saturating_sub(committed_here),
@@ -183,7 +170,7 @@ mod tests {
     use super::*;
 
     const ACTIVE: &str = r#"{"active":{"commits":[{"count":300,"took_ns":10000000}],
-        "commit_ns":{"min":1000000,"p50":1500000,"p99":2000000,"max":9000000},"not_held":1,"troubles":2}}"#;
+        "commit_ms":{"min":1.0,"p50":1.5,"p99":2.0,"max":9.0},"not_held":1,"troubles":2}}"#;
     const STANDBY: &str = r#"{"standby":{"puts":[{"count":9,"took_ns":1000000000},
         {"count":30,"took_ns":3000000000}],"keys":39,"keys_current":38,"committed":301,
         "committed_here":300}}"#;
