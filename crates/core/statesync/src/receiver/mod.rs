@@ -1,5 +1,7 @@
 //! The standby's end of the stream.
 
+mod interface;
+mod lacking;
 mod watermark;
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
@@ -8,11 +10,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use vnfpool_model::Time;
 
-use crate::class::{Level, Offer, Unable};
+use crate::Effects;
+use crate::class::{Offer, Unable};
 use crate::index::{Hashes, Index, Row, bucket_of, expiry, short};
 use crate::wire::record::{Record, Records};
 use crate::wire::{Body, Frame, Refusal, VERSION, WireError};
-use crate::{Effects, Item};
+pub use interface::{ReceiverAction, ReceiverInput, ReceiverStatus, Ticket};
+use lacking::Lacking;
 use watermark::Follower;
 pub use watermark::Watermark;
 
@@ -29,150 +33,6 @@ const ASK_AGAIN: Duration = Duration::from_secs(30);
 /// What is applied is acknowledged at once after a pause of so long, and otherwise so often: while
 /// change follows change, one acknowledgement stands for all of them.
 const ACK_INTERVAL: Duration = Duration::from_millis(1);
-
-/// Keys of refused entries that are kept apart at most; beyond it they count as standing until a new stream.
-const LACKING_MAX: usize = 1 << 16;
-
-/// What happens to a receiver.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum ReceiverInput {
-    /// A stream from the active is open.
-    Connected,
-    /// It is gone.
-    Disconnected,
-    /// A frame came.
-    Frame(Frame),
-    /// The stream held something that is no frame.
-    Malformed(WireError),
-    /// All actions up to `ticket` are carried out.
-    Applied(Ticket),
-    /// An entry could not be written: it is not in the copy.
-    Unapplied {
-        /// Its key.
-        key: Bytes,
-    },
-    /// The copy cannot be written any more: the session is over.
-    ApplyFailed,
-    /// Keys of a sweep asked for with [`ReceiverAction::StartSweep`].
-    SweepChunk {
-        /// The sweep; chunks of others are ignored.
-        sweep: u16,
-        /// Keys of the copy that this stream answers for.
-        keys: Vec<Bytes>,
-        /// Nothing comes after it.
-        is_last: bool,
-    },
-    /// The element's view of the slot.
-    Epoch {
-        /// Its newest epoch (`Epoch::fencing_token`).
-        token: u64,
-        /// Whether state is taken: in this epoch the element at the other end of the stream is
-        /// the active, and this one is not.
-        accepts: bool,
-    },
-    /// The time of [`Receiver::deadline`] has come.
-    Tick,
-}
-
-/// What the driver of a receiver has to do, in this order.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum ReceiverAction {
-    /// The class is held at this level.
-    Accepted {
-        /// The level.
-        level: Level,
-    },
-    /// Write an entry.
-    Put {
-        /// Ticket to give back.
-        ticket: Ticket,
-        /// The entry.
-        item: Item,
-        /// It should not exist yet; replace what is in its place.
-        is_new: bool,
-    },
-    /// Delete an entry.
-    Delete {
-        /// Ticket to give back.
-        ticket: Ticket,
-        /// Its key.
-        key: Bytes,
-    },
-    /// After everything so far: read the keys of the whole copy and hand them in; drop an earlier
-    /// reading.
-    StartSweep {
-        /// Ticket to give back.
-        ticket: Ticket,
-        /// Names the sweep.
-        sweep: u16,
-    },
-    /// The end of a frame: carry out everything so far and give the ticket back.
-    Flush {
-        /// Ticket to give back.
-        ticket: Ticket,
-    },
-    /// Close the stream, after what is in [`Effects::outgoing`] was sent.
-    Close {
-        /// Why.
-        reason: Refusal,
-    },
-    /// The copy became complete, or ceased to be.
-    InSync(bool),
-    /// The copy was not what it should be; it is being mended.
-    Diverged {
-        /// Buckets that differ from the active's.
-        buckets: usize,
-        /// Entries that the copy had lost.
-        missing: usize,
-        /// Entries that it had and was not told of.
-        surplus: usize,
-    },
-}
-
-/// Names an action. Later tickets are greater.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Ticket {
-    session: u64,
-    sequence: u64,
-    /// Counts the actions that no record of the stream asks for.
-    step: u64,
-}
-
-/// Figures of a receiver.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct ReceiverStatus {
-    /// Newest epoch known.
-    pub epoch: u64,
-    /// Scan that is under way or was the last.
-    pub generation: u32,
-    /// Sequence of the last record received in this session.
-    pub received: u64,
-    /// Sequence up to which everything is applied.
-    pub applied: u64,
-    /// Bytes received and not applied.
-    pub outstanding_bytes: usize,
-    /// Whether everything up to `applied` is there and nothing else.
-    pub in_sync: bool,
-    /// The level at which the class is held.
-    pub level: Option<Level>,
-    /// Entries told.
-    pub entries: usize,
-    /// Entries told that the table did not take.
-    pub lacking: u32,
-    /// Entries written and deleted since the start.
-    pub operations: u64,
-    /// Streams refused since the start.
-    pub refused: u64,
-    /// Buckets found different since the start.
-    pub diverged: u64,
-    /// Entries that the copy had lost, and those that it had and was not told of.
-    pub missing: u64,
-    /// See `missing`.
-    pub surplus: u64,
-}
 
 /// The standby's machine: checks that the stream has no gap and comes from the right epoch, hands
 /// on what is to be written, acknowledges what is written.
@@ -253,51 +113,6 @@ impl Open {
     }
 }
 
-/// What was told and the copy's table did not take.
-#[derive(Debug, Default)]
-struct Lacking {
-    keys: HashSet<u64>,
-    /// More than are kept apart.
-    beyond: u32,
-    /// Refusals that the active has not heard of.
-    refused: u32,
-    told: u32,
-}
-
-impl Lacking {
-    fn refuse(&mut self, key: u64) {
-        self.refused = self.refused.saturating_add(1);
-        if self.keys.len() < LACKING_MAX {
-            self.keys.insert(key);
-        } else if !self.keys.contains(&key) {
-            self.beyond = self.beyond.saturating_add(1);
-        }
-    }
-
-    /// The entry was told anew, or is gone.
-    fn settle(&mut self, key: u64) {
-        if !self.keys.is_empty() {
-            self.keys.remove(&key);
-        }
-    }
-
-    fn entries(&self) -> u32 {
-        let kept = u32::try_from(self.keys.len()).unwrap_or(u32::MAX);
-        kept.saturating_add(self.beyond)
-    }
-
-    /// What the active has to hear, if it is news.
-    fn news(&mut self) -> Option<Body> {
-        let entries = self.entries();
-        if self.refused == 0 && entries == self.told {
-            return None;
-        }
-        self.told = entries;
-        let refused = std::mem::take(&mut self.refused);
-        Some(Body::Lacks { entries, refused })
-    }
-}
-
 /// Looking through the copy.
 #[derive(Debug, Default)]
 struct Sweep {
@@ -353,7 +168,7 @@ impl Receiver {
             ReceiverInput::Malformed(WireError::Version { .. }) => Err(Refusal::Version),
             ReceiverInput::Malformed(_) => Err(Refusal::Malformed),
             ReceiverInput::Applied(ticket) => {
-                self.applied(now, ticket, out);
+                self.applied(ticket, out);
                 Ok(())
             }
             ReceiverInput::Unapplied { key } => {
@@ -738,7 +553,7 @@ impl Receiver {
         self.ask(now, &buckets, out);
     }
 
-    fn applied(&mut self, now: Time, ticket: Ticket, out: &mut Effects<ReceiverAction>) {
+    fn applied(&mut self, ticket: Ticket, out: &mut Effects<ReceiverAction>) {
         if ticket.session != self.session {
             return;
         }
@@ -756,7 +571,6 @@ impl Receiver {
             if let Some(lacks) = open.lacking.news() {
                 self.send(0, lacks, out);
             }
-            self.acknowledge(now, out);
         }
         let Some(open) = &mut self.open else { return };
         let is_done = |(step, _): &mut (u64, u32)| *step <= ticket.step;

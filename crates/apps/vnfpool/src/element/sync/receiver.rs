@@ -214,7 +214,7 @@ impl Thread {
 
     /// Takes what has come, and what comes meanwhile, up to a limit.
     fn receive(&mut self) -> anyhow::Result<Received> {
-        for _ in 1..RECEIVES_AT_ONCE {
+        for _ in 0..RECEIVES_AT_ONCE {
             let received = self.link.receive(&mut self.received)?;
             self.take()?;
             if received != Received::More {

@@ -479,7 +479,6 @@ impl Thread {
                     tracing::warn!(%slot, %class, buckets, "the standby's copy differs: sending these parts anew");
                 }
                 SenderAction::Repaired { put, forgotten } => {
-                    self.parts.purpose.standing.repaired();
                     tracing::info!(%slot, %class, put, forgotten, "what the source had lost is told");
                 }
                 SenderAction::Refused { reason, version } => {

@@ -29,7 +29,7 @@ pub(crate) struct Known {
     /// Changes that it is known to have lost then.
     pub(crate) lost: u64,
     pub(crate) overrun_at: Option<Time>,
-    /// When what was lost at last had been told; none while that is to be done.
+    /// When the standby had what was lost at last; none while that is to be done.
     pub(crate) repaired_at: Option<Time>,
     pub(crate) events: Option<EventsBy>,
     /// Of streams that are over.
@@ -108,7 +108,7 @@ impl Standing {
         });
     }
 
-    /// The standby has been told what was lost.
+    /// The standby has everything, so also what was lost.
     pub(super) fn repaired(&self) {
         self.with(|known| {
             let first = known.repaired_at;

@@ -1,0 +1,148 @@
+//! What a receiver is told, what it wants done, and its figures.
+
+use bytes::Bytes;
+
+use crate::Item;
+use crate::class::Level;
+use crate::wire::{Frame, Refusal, WireError};
+
+/// What happens to a receiver.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ReceiverInput {
+    /// A stream from the active is open.
+    Connected,
+    /// It is gone.
+    Disconnected,
+    /// A frame came.
+    Frame(Frame),
+    /// The stream held something that is no frame.
+    Malformed(WireError),
+    /// All actions up to `ticket` are carried out.
+    Applied(Ticket),
+    /// An entry could not be written: it is not in the copy.
+    Unapplied {
+        /// Its key.
+        key: Bytes,
+    },
+    /// The copy cannot be written any more: the session is over.
+    ApplyFailed,
+    /// Keys of a sweep asked for with [`ReceiverAction::StartSweep`].
+    SweepChunk {
+        /// The sweep; chunks of others are ignored.
+        sweep: u16,
+        /// Keys of the copy that this stream answers for.
+        keys: Vec<Bytes>,
+        /// Nothing comes after it.
+        is_last: bool,
+    },
+    /// The element's view of the slot.
+    Epoch {
+        /// Its newest epoch (`Epoch::fencing_token`).
+        token: u64,
+        /// Whether state is taken: in this epoch the element at the other end of the stream is
+        /// the active, and this one is not.
+        accepts: bool,
+    },
+    /// The time of [`Receiver::deadline`] has come.
+    Tick,
+}
+
+/// What the driver of a receiver has to do, in this order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ReceiverAction {
+    /// The class is held at this level.
+    Accepted {
+        /// The level.
+        level: Level,
+    },
+    /// Write an entry.
+    Put {
+        /// Ticket to give back.
+        ticket: Ticket,
+        /// The entry.
+        item: Item,
+        /// It should not exist yet; replace what is in its place.
+        is_new: bool,
+    },
+    /// Delete an entry.
+    Delete {
+        /// Ticket to give back.
+        ticket: Ticket,
+        /// Its key.
+        key: Bytes,
+    },
+    /// After everything so far: read the keys of the whole copy and hand them in; drop an earlier
+    /// reading.
+    StartSweep {
+        /// Ticket to give back.
+        ticket: Ticket,
+        /// Names the sweep.
+        sweep: u16,
+    },
+    /// The end of a frame: carry out everything so far and give the ticket back.
+    Flush {
+        /// Ticket to give back.
+        ticket: Ticket,
+    },
+    /// Close the stream, after what is in [`Effects::outgoing`] was sent.
+    Close {
+        /// Why.
+        reason: Refusal,
+    },
+    /// The copy became complete, or ceased to be.
+    InSync(bool),
+    /// The copy was not what it should be; it is being mended.
+    Diverged {
+        /// Buckets that differ from the active's.
+        buckets: usize,
+        /// Entries that the copy had lost.
+        missing: usize,
+        /// Entries that it had and was not told of.
+        surplus: usize,
+    },
+}
+
+/// Names an action. Later tickets are greater.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Ticket {
+    pub(super) session: u64,
+    pub(super) sequence: u64,
+    /// Counts the actions that no record of the stream asks for.
+    pub(super) step: u64,
+}
+
+/// Figures of a receiver.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ReceiverStatus {
+    /// Newest epoch known.
+    pub epoch: u64,
+    /// Scan that is under way or was the last.
+    pub generation: u32,
+    /// Sequence of the last record received in this session.
+    pub received: u64,
+    /// Sequence up to which everything is applied.
+    pub applied: u64,
+    /// Bytes received and not applied.
+    pub outstanding_bytes: usize,
+    /// Whether everything up to `applied` is there and nothing else.
+    pub in_sync: bool,
+    /// The level at which the class is held.
+    pub level: Option<Level>,
+    /// Entries told.
+    pub entries: usize,
+    /// Entries told that the table did not take.
+    pub lacking: u32,
+    /// Entries written and deleted since the start.
+    pub operations: u64,
+    /// Streams refused since the start.
+    pub refused: u64,
+    /// Buckets found different since the start.
+    pub diverged: u64,
+    /// Entries that the copy had lost, and those that it had and was not told of.
+    pub missing: u64,
+    /// See `missing`.
+    pub surplus: u64,
+}
