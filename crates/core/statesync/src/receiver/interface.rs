@@ -44,7 +44,7 @@ pub enum ReceiverInput {
         /// the active, and this one is not.
         accepts: bool,
     },
-    /// The time of [`Receiver::deadline`] has come.
+    /// The time of [`crate::Receiver::deadline`] has come.
     Tick,
 }
 
@@ -86,7 +86,7 @@ pub enum ReceiverAction {
         /// Ticket to give back.
         ticket: Ticket,
     },
-    /// Close the stream, after what is in [`Effects::outgoing`] was sent.
+    /// Close the stream, after what is in [`crate::Effects::outgoing`] was sent.
     Close {
         /// Why.
         reason: Refusal,
