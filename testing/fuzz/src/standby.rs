@@ -10,7 +10,7 @@ use vnfpool_model::Time;
 use vnfpool_statesync::class::Offer;
 use vnfpool_statesync::wire::{Body, Decoder, Refusal};
 use vnfpool_statesync::{
-    Effects, OUTSTANDING_BYTES_MAX, Receiver, ReceiverAction, ReceiverInput, Ticket,
+    Effects, Item, OUTSTANDING_BYTES_MAX, Receiver, ReceiverAction, ReceiverInput, Ticket,
 };
 
 use crate::stream::demand;
@@ -143,11 +143,15 @@ impl Standby {
         }
         if self.script.has(TABLE_IS_DISTURBED) && self.random.once_in(8) {
             self.is_disturbed = true;
-            if self.random.once_in(2) {
-                self.table.pop_first();
-            } else {
-                self.table
-                    .insert(Bytes::from_static(b"of somebody"), Bytes::new());
+            let of_somebody = Bytes::from_static(b"of somebody");
+            match self.random.index(3) {
+                0 => drop(self.table.pop_first()),
+                1 => drop(self.table.insert(of_somebody, Bytes::new())),
+                _ => {
+                    if let Some(mut last) = self.table.last_entry() {
+                        last.insert(of_somebody);
+                    }
+                }
             }
         }
         if self.script.has(EPOCHS_CHANGE) && self.random.once_in(8) {
@@ -231,14 +235,19 @@ impl Standby {
             false => Bound::Excluded(&after),
         };
         let rest = self.table.range::<Bytes, _>((from, Bound::Unbounded));
-        let keys: Vec<Bytes> = rest.take(SWEEP_CHUNK).map(|(key, _)| key.clone()).collect();
-        let is_last = keys.len() < SWEEP_CHUNK;
-        if let Some(last) = keys.last().filter(|_| !is_last) {
-            self.sweep = Some((sweep, last.clone()));
+        let items = rest.take(SWEEP_CHUNK).map(|(key, value)| Item {
+            key: key.clone(),
+            value: value.clone(),
+            ttl_s: 0,
+        });
+        let items: Vec<Item> = items.collect();
+        let is_last = items.len() < SWEEP_CHUNK;
+        if let Some(last) = items.last().filter(|_| !is_last) {
+            self.sweep = Some((sweep, last.key.clone()));
         }
         self.feed(ReceiverInput::SweepChunk {
             sweep,
-            keys,
+            items,
             is_last,
         });
     }

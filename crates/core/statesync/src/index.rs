@@ -57,6 +57,21 @@ pub(crate) struct Row {
     /// The last scan of the sender that told of it, and the last one of the receiver that saw it.
     pub(crate) told_in: u16,
     pub(crate) seen_in: u16,
+    /// Of the receiver: the hash of what its table was found to hold instead, and which it asked to
+    /// be told anew for; `value` where that is not so.
+    pub(crate) held: u32,
+}
+
+impl Row {
+    pub(crate) const fn told(value: u32, expires_s: u32, told_in: u16) -> Self {
+        Self {
+            value,
+            expires_s,
+            told_in,
+            seen_in: 0,
+            held: value,
+        }
+    }
 }
 
 /// The rows, by the hash of the key, and the sum of each bucket.
@@ -94,11 +109,17 @@ impl Index {
         self.rows.len()
     }
 
-    pub(crate) fn put(&mut self, key: u64, row: Row) {
+    /// Takes in what was told. That the same was told again says nothing of what is held.
+    pub(crate) fn put(&mut self, key: u64, mut row: Row) {
         let sum = sum_of(&mut self.sums, key);
         *sum ^= mixed(key, row.value);
         match self.rows.entry(key) {
-            Entry::Occupied(mut old) => *sum ^= mixed(key, old.insert(row).value),
+            Entry::Occupied(mut old) => {
+                if old.get().value == row.value {
+                    row.held = old.get().held;
+                }
+                *sum ^= mixed(key, old.insert(row).value);
+            }
             Entry::Vacant(place) => {
                 place.insert(row);
             }
@@ -174,12 +195,7 @@ mod tests {
     use super::*;
 
     fn row(value: u32) -> Row {
-        Row {
-            value,
-            expires_s: 0,
-            told_in: 0,
-            seen_in: 0,
-        }
+        Row::told(value, 0, 0)
     }
 
     /// Goal: equal content gives equal sums, whatever the way there; any difference shows.

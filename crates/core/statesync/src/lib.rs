@@ -29,11 +29,13 @@
 //!
 //! So the last word on each key is the source's last word on it.
 //!
-//! *The standby's own table* may lose entries (it ran full, one expired) or hold more than it was
-//! told. So the receiver scans too: it deletes what the index does not know, and forgets what is
-//! not there. *The sums of the buckets* travel in the stream, so they are compared at the same
-//! position of it: what differs is asked for again, a bucket at a time. Nothing that differs
-//! stays so for longer than a round of all of this ([`Limits::audit_interval`]).
+//! *The standby's own table* may lose entries (it ran full, one expired), hold more than it was
+//! told, or hold them otherwise (somebody changed them there). So the receiver sweeps: it compares
+//! every entry of its table with the index, deletes what the index does not know, and asks for what
+//! is not there or not as it was told, entry by entry. *The sums of the buckets* travel in the stream,
+//! so they are compared at the same position of it: should the two indexes differ, a bucket is asked
+//! for again. A scan or sweep begins within 25 s of the last one, so nothing that differs stays so for
+//! a minute.
 
 pub mod class;
 mod index;

@@ -79,13 +79,18 @@ impl TcpInfo {
     }
 
     /// This state without the lenience of [`TcpInfo::learning`] and without what this kernel
-    /// knows of windows.
+    /// knows of windows. As long as the scale of one direction is missing, the kernel takes none.
     #[must_use]
     pub fn learnt(self) -> Self {
         let own = self.lent_flags() | tcp_flags::IN_STEP;
+        let window_scale = match self.knows_scales() {
+            true => self.window_scale,
+            false => [0; 2],
+        };
         Self {
+            state: self.state,
+            window_scale,
             flags: self.flags.map(|flags| flags & !own),
-            ..self
         }
     }
 
@@ -105,11 +110,15 @@ impl TcpInfo {
     }
 
     fn lent_flags(self) -> u8 {
-        let knows_scale = |flags: &u8| flags & tcp_flags::WINDOW_SCALE != 0;
-        match self.flags.iter().all(knows_scale) {
+        match self.knows_scales() {
             true => tcp_flags::BE_LIBERAL,
             false => 0,
         }
+    }
+
+    fn knows_scales(self) -> bool {
+        let knows_scale = |flags: &u8| flags & tcp_flags::WINDOW_SCALE != 0;
+        self.flags.iter().all(knows_scale)
     }
 }
 
@@ -192,10 +201,21 @@ impl Status {
     /// The destination is translated.
     pub const DST_NAT: u32 = 1 << 5;
 
-    /// The bits that mean the same in another kernel: those above, the connection is an expected
-    /// one (`IPS_EXPECTED`), its sequence numbers are adjusted, its timeout is fixed. The rest says
-    /// how far this kernel's own work on it is.
-    pub const REPLICATED: u32 = 1 | 0x3e | 1 << 6 | 1 << 10;
+    /// Sequence numbers are adjusted.
+    pub const SEQ_ADJUST: u32 = 1 << 6;
+    /// Packets do not prolong it.
+    pub const FIXED_TIMEOUT: u32 = 1 << 10;
+
+    /// The bits that mean the same in another kernel: those above. The rest says how far this
+    /// kernel's own work on it is.
+    pub const REPLICATED: u32 = Self::EXPECTED
+        | Self::SEEN_REPLY
+        | Self::ASSURED
+        | Self::CONFIRMED
+        | Self::SRC_NAT
+        | Self::DST_NAT
+        | Self::SEQ_ADJUST
+        | Self::FIXED_TIMEOUT;
 
     /// These bits without those that mean nothing elsewhere.
     #[must_use]
@@ -367,6 +387,21 @@ impl Entry {
                 port: Some(dst),
             }),
             Layer4::Icmp { .. } | Layer4::None => None,
+        }
+    }
+
+    /// What of the entry another kernel can hold: the same here and in a kernel that was told of it.
+    #[must_use]
+    pub fn portable(self) -> Self {
+        let state = match self.state {
+            ProtocolState::Tcp(tcp) => ProtocolState::Tcp(tcp.learnt()),
+            other => other,
+        };
+        let status = self.status.replicated();
+        Self {
+            status,
+            state,
+            ..self
         }
     }
 

@@ -5,7 +5,7 @@ use vnfpool_statesync::{Item, ReceiverAction, ReceiverInput, Ticket};
 
 use crate::codec::{self, DecodeError};
 use crate::dump::{Dump, DumpProgress, Family};
-use crate::entry::ProtocolState;
+use crate::entry::{Entry, ProtocolState};
 use crate::expectation::codec as expectations;
 use crate::expectation::{
     Expectation, ExpectationInjectError, ExpectationInjector, decode_expectation_key,
@@ -61,6 +61,7 @@ pub struct Sink {
     failures: Vec<(Bytes, SinkFailure)>,
     /// The machine's addresses were looked at since the last flush.
     has_looked: bool,
+    buffer: BytesMut,
 }
 
 impl Sink {
@@ -77,6 +78,7 @@ impl Sink {
             early: Vec::new(),
             failures: Vec::new(),
             has_looked: false,
+            buffer: BytesMut::new(),
         })
     }
 
@@ -167,7 +169,7 @@ impl Sink {
         Ok(())
     }
 
-    /// Begins to read the keys of everything within the scope, after what is queued has reached the
+    /// Begins to read everything within the scope, after what is queued has reached the
     /// kernel; a reading under way is dropped.
     ///
     /// # Errors
@@ -202,23 +204,18 @@ impl Sink {
                 false
             }
         };
-        let covered = entries.iter().filter(|entry| self.scope.covers(entry));
-        let mut buffer = BytesMut::new();
-        let keys = covered.map(|entry| {
-            codec::encode_key(&entry.key, &mut buffer);
-            buffer.split().freeze()
-        });
-        let mut keys: Vec<Bytes> = keys.collect();
+        entries.retain(|entry| self.scope.covers(entry));
+        let portable = entries.into_iter().map(Entry::portable);
+        let items = portable.map(|entry| codec::item(&entry, &mut self.buffer));
+        let mut items: Vec<Item> = items.collect();
         if is_last {
-            let expected = dump_expectations()?;
-            let covered = expected
-                .iter()
-                .filter(|one| one.key.is_covered_by(&self.scope));
-            keys.extend(covered.map(|one| expectations::item_key(&one.key)));
+            let mut expected = dump_expectations()?;
+            expected.retain(|one| one.key.is_covered_by(&self.scope));
+            items.extend(expected.iter().map(expectations::item));
         }
         Ok(Some(ReceiverInput::SweepChunk {
             sweep,
-            keys,
+            items,
             is_last,
         }))
     }

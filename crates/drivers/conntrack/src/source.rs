@@ -8,7 +8,7 @@ use vnfpool_statesync::{Change, Item, SenderInput};
 
 use crate::codec;
 use crate::dump::{Dump, DumpProgress, Family, Fetcher};
-use crate::entry::{Entry, ProtocolState};
+use crate::entry::Entry;
 use crate::event::{Event, EventSource, ReadOutcome};
 use crate::expectation::codec as expectations;
 use crate::expectation::{
@@ -283,21 +283,11 @@ impl Source {
         Ok(Some(change))
     }
 
-    fn item(&mut self, mut entry: Entry) -> Item {
-        entry.status = entry.status.replicated();
-        // Whether this kernel still learns says nothing about the next one.
-        if let ProtocolState::Tcp(tcp) = &mut entry.state {
-            *tcp = tcp.learnt();
-        }
-        if self.buffer.capacity() < codec::ENTRY_BYTES_MAX {
-            self.buffer.reserve(BUFFER_BYTES);
-        }
-        codec::item(&entry, &mut self.buffer)
+    /// Whether this kernel still learns, say, is nothing to tell.
+    fn item(&mut self, entry: Entry) -> Item {
+        codec::item(&entry.portable(), &mut self.buffer)
     }
 }
-
-/// Items share so much memory: it is free again when the last of them is.
-const BUFFER_BYTES: usize = 16 * 1024;
 
 impl AsFd for Source {
     /// Readable when changes wait.

@@ -271,6 +271,11 @@ fn state(scrape: &mut Scrape, agent: &Agent, figures: &BTreeMap<SlotId, SyncFigu
         sending().map(|(l, s)| (l, s.diverged)),
     );
     scrape.counter(
+        "vnfpool_sync_wanted",
+        "Entries that the standby had lost or held otherwise than told",
+        sending().map(|(l, s)| (l, s.wanted)),
+    );
+    scrape.counter(
         "vnfpool_sync_lagged",
         "Times that the standby did not keep up",
         sending().map(|(l, s)| (l, s.lagged)),
@@ -289,6 +294,16 @@ fn state(scrape: &mut Scrape, agent: &Agent, figures: &BTreeMap<SlotId, SyncFigu
         "vnfpool_sync_surplus",
         "Entries that this copy had and was not told of",
         receiving().map(|(l, r)| (l, r.surplus)),
+    );
+    scrape.counter(
+        "vnfpool_sync_altered",
+        "Entries that this copy held otherwise than it was told",
+        receiving().map(|(l, r)| (l, r.altered)),
+    );
+    scrape.gauge(
+        "vnfpool_sync_unlike",
+        "Entries that this machine's table cannot hold as the active's does",
+        receiving().map(|(l, r)| (l, f64::from(r.unlike))),
     );
 }
 

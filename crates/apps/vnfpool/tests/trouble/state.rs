@@ -188,6 +188,66 @@ fn what_a_loss_hid_is_mended_and_said() {
     site.ends_well();
 }
 
+/// Goal: whatever somebody else does to the copy in the standby's kernel is found and undone under
+/// traffic, entry by entry, and said; nothing that is right is told anew. Method: marks, a translation
+/// and an end that only that kernel hears of, while connections begin.
+#[test]
+fn what_somebody_changes_in_the_copy_is_mended_and_said() {
+    const BEFORE: u16 = 2_000;
+    let site = serving("connections = \"bounded\"");
+    in_kernel(&site, Gw1, |injector| {
+        (0..BEFORE).for_each(|number| injector.upsert(entry(number, 1), true).unwrap());
+    });
+    wait_same(&site);
+    let told = || {
+        site.metric(
+            "gw1",
+            "vnfpool_sync_changes_sent_total",
+            "class=\"conntrack\"",
+        )
+    };
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let client = site.lab.namespace("client").unwrap();
+        scope.spawn(|| client.run(|| begin_many(&stop)));
+        let _stop = SetAtEnd(&stop);
+        let before = told();
+        in_kernel(&site, Gw2, |injector| {
+            (0..3).for_each(|number| injector.upsert(entry(number, 7), false).unwrap());
+            injector.upsert(translated(3), true).unwrap();
+            injector.delete(entry(4, 1).key).unwrap();
+        });
+        assert_ne!(copies(&site, Gw1), copies(&site, Gw2));
+        wait("the end of every difference", || {
+            (copies(&site, Gw1) == copies(&site, Gw2)).then_some(())
+        });
+        wait("changes meanwhile", || (told() > before).then_some(()));
+    });
+    let standby = |name| site.metric("gw2", name, "class=\"conntrack\"");
+    assert_eq!(standby("vnfpool_sync_altered_total"), 4.0);
+    assert_eq!(standby("vnfpool_sync_missing_total"), 1.0);
+    assert_eq!(standby("vnfpool_sync_unlike"), 0.0);
+    let active = |name| site.metric("gw1", name, "class=\"conntrack\"");
+    assert_eq!(active("vnfpool_sync_wanted_total"), 5.0);
+    assert_eq!(active("vnfpool_sync_diverged_buckets_total"), 0.0);
+    site.ends_well();
+}
+
+/// [`entry`] with another source for the servers to see.
+fn translated(number: u16) -> Entry {
+    let mut entry = entry(number, 1);
+    entry.reply.dst = IpAddr::V4(Ipv4Addr::new(10, 2, 0, 77));
+    entry
+}
+
+/// As [`marks`], with what servers see.
+fn copies(site: &Site, gateway: Gateway) -> BTreeMap<Key, (Tuple, u32)> {
+    let entries = ours(site, gateway).into_iter();
+    entries
+        .map(|entry| (entry.key, (entry.reply, entry.mark)))
+        .collect()
+}
+
 /// Goal: a standby deletes nothing of its own machine, on whatever interface it is, and still what it
 /// has too much of the function's. Method: an interface that comes up under the running agent, with
 /// connections in both directions; each change of the level begins the stream anew, with a sweep.
@@ -324,12 +384,16 @@ fn in_kernel(site: &Site, gateway: Gateway, act: impl FnOnce(&mut Injector) + Se
 
 /// The connections of [`entry`] in a gateway's kernel, with their marks.
 fn marks(site: &Site, gateway: Gateway) -> BTreeMap<Key, u32> {
+    let entries = ours(site, gateway).into_iter();
+    entries.map(|entry| (entry.key, entry.mark)).collect()
+}
+
+/// The connections of [`entry`] in a gateway's kernel.
+fn ours(site: &Site, gateway: Gateway) -> Vec<Entry> {
     let namespace = site.lab.namespace(gateway.name()).unwrap();
-    let entries = namespace.run(|| Ok(dump_all(Family::V4)?)).unwrap();
-    let marks = entries.iter().map(|entry| (entry.key, entry.mark));
-    marks
-        .filter(|(key, _)| key.original.src == CLIENT)
-        .collect()
+    let mut entries = namespace.run(|| Ok(dump_all(Family::V4)?)).unwrap();
+    entries.retain(|entry| entry.key.original.src == CLIENT);
+    entries
 }
 
 fn wait_same(site: &Site) {

@@ -27,12 +27,15 @@ pub enum ReceiverInput {
     },
     /// The copy cannot be written any more: the session is over.
     ApplyFailed,
-    /// Keys of a sweep asked for with [`ReceiverAction::StartSweep`].
+    /// A part of a sweep asked for with [`ReceiverAction::StartSweep`].
+    ///
+    /// What the driver keeps: a chunk shows everything that was carried out before the last but one
+    /// chunk was handed in.
     SweepChunk {
         /// The sweep; chunks of others are ignored.
         sweep: u16,
-        /// Keys of the copy that this stream answers for.
-        keys: Vec<Bytes>,
+        /// Entries of the copy that this stream answers for, as the active would tell them.
+        items: Vec<Item>,
         /// Nothing comes after it.
         is_last: bool,
     },
@@ -73,8 +76,7 @@ pub enum ReceiverAction {
         /// Its key.
         key: Bytes,
     },
-    /// After everything so far: read the keys of the whole copy and hand them in; drop an earlier
-    /// reading.
+    /// After everything so far: read the whole copy and hand it in; drop an earlier reading.
     StartSweep {
         /// Ticket to give back.
         ticket: Ticket,
@@ -101,6 +103,8 @@ pub enum ReceiverAction {
         missing: usize,
         /// Entries that it had and was not told of.
         surplus: usize,
+        /// Entries that it held otherwise than it was told.
+        altered: usize,
     },
 }
 
@@ -141,8 +145,13 @@ pub struct ReceiverStatus {
     pub refused: u64,
     /// Buckets found different since the start.
     pub diverged: u64,
-    /// Entries that the copy had lost, and those that it had and was not told of.
+    /// Entries that the copy had lost since the start.
     pub missing: u64,
-    /// See `missing`.
+    /// Entries that the copy had and was not told of, since the start.
     pub surplus: u64,
+    /// Entries that the copy held otherwise than it was told, since the start.
+    pub altered: u64,
+    /// Entries told that this table cannot hold as the active's does, by the last sweep: telling
+    /// them anew made no difference.
+    pub unlike: u32,
 }

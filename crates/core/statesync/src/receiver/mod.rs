@@ -2,12 +2,12 @@
 
 mod interface;
 mod lacking;
+mod sweep;
 mod watermark;
 
-use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use bytes::Bytes;
 use vnfpool_model::Time;
 
 use crate::Effects;
@@ -17,15 +17,12 @@ use crate::wire::record::{Record, Records};
 use crate::wire::{Body, Frame, Refusal, VERSION, WireError};
 pub use interface::{ReceiverAction, ReceiverInput, ReceiverStatus, Ticket};
 use lacking::Lacking;
+use sweep::Sweep;
 use watermark::Follower;
 pub use watermark::Watermark;
 
 /// Most bytes of frames that are received and not yet applied: twice what a sender allows itself.
 pub const OUTSTANDING_BYTES_MAX: usize = 2 * crate::sender::UNACKED_BYTES_MAX;
-
-/// Between two sweeps at least; they also take no more than a 25th of the time.
-const SWEEP_INTERVAL: Duration = Duration::from_secs(15);
-const SWEEP_SHARE: u32 = 25;
 
 /// A bucket is not asked for again before this: what the kernel refuses it refuses again.
 const ASK_AGAIN: Duration = Duration::from_secs(30);
@@ -113,31 +110,6 @@ impl Open {
     }
 }
 
-/// Looking through the copy.
-#[derive(Debug, Default)]
-struct Sweep {
-    number: u16,
-    began: Option<Time>,
-    /// Deletions are waiting to be found.
-    wanted: bool,
-    /// The resync that waits for it.
-    announce: Option<u32>,
-    due: Option<Time>,
-    surplus: usize,
-    /// Keys deleted since the last chunk, and between the last but one and the last: a chunk may
-    /// have been filled before.
-    deleted: [HashSet<u64>; 2],
-}
-
-impl Sweep {
-    fn deleted(&mut self, key: u64) {
-        if self.began.is_some() {
-            let [newest, _] = &mut self.deleted;
-            newest.insert(key);
-        }
-    }
-}
-
 impl Receiver {
     /// A receiver that knows no epoch, accepts streams and can do what `offer` says.
     #[must_use]
@@ -178,10 +150,10 @@ impl Receiver {
             ReceiverInput::ApplyFailed => Err(Refusal::Failed),
             ReceiverInput::SweepChunk {
                 sweep,
-                keys,
+                items,
                 is_last,
             } => {
-                self.swept(now, sweep, keys, is_last, out);
+                self.swept(now, sweep, items, is_last, out);
                 Ok(())
             }
             ReceiverInput::Epoch { token, accepts } => self.epoch(token, accepts),
@@ -198,7 +170,7 @@ impl Receiver {
     #[must_use]
     pub fn deadline(&self) -> Option<Time> {
         let open = self.open.as_ref()?;
-        let sweep = open.sweep.due.filter(|_| open.sweep.began.is_none());
+        let sweep = open.sweep.deadline();
         let acknowledgement = (open.acked < self.status.applied).then_some(open.ack_at);
         sweep.into_iter().chain(acknowledgement).min()
     }
@@ -366,15 +338,13 @@ impl Receiver {
         }
         match record {
             Record::Put { item, is_new } => {
-                let row = Row {
-                    value: hashes.of_value(&item.value),
-                    expires_s: expiry(now, item.ttl_s),
-                    told_in: short(generation),
-                    seen_in: open.sweep.number,
-                };
+                let value = hashes.of_value(&item.value);
+                let told = Row::told(value, expiry(now, item.ttl_s), short(generation));
+                let seen_in = open.sweep.number;
                 let key = hashes.of(&item.key);
-                open.index.put(key, row);
+                open.index.put(key, Row { seen_in, ..told });
                 open.lacking.settle(key);
+                open.sweep.touched(key);
                 self.status.operations += 1;
                 out.actions.push(ReceiverAction::Put {
                     ticket,
@@ -386,7 +356,7 @@ impl Receiver {
                 let hash = hashes.of(&key);
                 open.index.remove(hash);
                 open.lacking.settle(hash);
-                open.sweep.deleted(hash);
+                open.sweep.touched(hash);
                 self.status.operations += 1;
                 out.actions.push(ReceiverAction::Delete { ticket, key });
             }
@@ -445,6 +415,7 @@ impl Receiver {
             buckets: news.len(),
             missing: 0,
             surplus: 0,
+            altered: 0,
         });
         self.send(0, Body::Differs { buckets: news }, out);
     }
@@ -457,100 +428,6 @@ impl Receiver {
             open.index.remove(key);
             open.lacking.refuse(key);
         }
-    }
-
-    /// Begins a sweep when one is due and none is under way.
-    fn sweep(&mut self, now: Time, out: &mut Effects<ReceiverAction>) {
-        let mut ticket = self.ticket();
-        let Some(open) = &mut self.open else { return };
-        let sweep = &mut open.sweep;
-        let is_due = sweep.due.is_some_and(|due| due <= now);
-        if sweep.began.is_some() || !(sweep.wanted || is_due) {
-            return;
-        }
-        sweep.wanted = false;
-        sweep.began = Some(now);
-        sweep.surplus = 0;
-        sweep.number = sweep.number.wrapping_add(1);
-        self.step += 1;
-        ticket.step = self.step;
-        out.actions.push(ReceiverAction::StartSweep {
-            ticket,
-            sweep: sweep.number,
-        });
-    }
-
-    fn swept(
-        &mut self,
-        now: Time,
-        number: u16,
-        keys: Vec<Bytes>,
-        is_last: bool,
-        out: &mut Effects<ReceiverAction>,
-    ) {
-        self.step += 1;
-        let ticket = self.ticket();
-        let Some(open) = &mut self.open else { return };
-        let (Some(hashes), Some(began)) = (open.hashes, open.sweep.began) else {
-            return;
-        };
-        if number != open.sweep.number {
-            return;
-        }
-        for key in keys {
-            match open.index.get_mut(hashes.of(&key)) {
-                Some(row) => row.seen_in = number,
-                // A second deletion does no harm; only it would be wrong to call it surplus.
-                None if open
-                    .sweep
-                    .deleted
-                    .iter()
-                    .any(|keys| keys.contains(&hashes.of(&key))) => {}
-                None => {
-                    open.sweep.surplus += 1;
-                    self.status.operations += 1;
-                    out.actions.push(ReceiverAction::Delete { ticket, key });
-                }
-            }
-        }
-        let [newest, older] = &mut open.sweep.deleted;
-        std::mem::swap(newest, older);
-        newest.clear();
-        if !is_last {
-            return;
-        }
-        open.sweep.deleted = Default::default();
-        // What expired here before the active said so is not lost.
-        let soon_s = expiry(now, 2);
-        let lost = open
-            .index
-            .extract(|_, row| row.seen_in != number && row.expires_s > soon_s);
-        let mut buckets: Vec<u16> = lost.iter().map(|key| bucket_of(*key)).collect();
-        buckets.sort_unstable();
-        buckets.dedup();
-        let sweep = &mut open.sweep;
-        let surplus = std::mem::take(&mut sweep.surplus);
-        let pause = SWEEP_INTERVAL.max(now.since(began) * SWEEP_SHARE);
-        sweep.began = None;
-        sweep.due = Some(now.after(pause));
-        let is_resync = sweep.announce.is_some();
-        if let Some(generation) = sweep.announce.take_if(|_| !sweep.wanted) {
-            open.swept = Some((ticket.step, generation));
-        }
-        out.actions.push(ReceiverAction::Flush { ticket });
-        self.status.missing += lost.len() as u64;
-        // A copy of which nothing was known had every right to hold anything.
-        if !is_resync {
-            self.status.surplus += surplus as u64;
-        }
-        if !lost.is_empty() || (surplus > 0 && !is_resync) {
-            out.actions.push(ReceiverAction::Diverged {
-                buckets: 0,
-                missing: lost.len(),
-                surplus,
-            });
-        }
-        self.ask(now, &buckets, out);
     }
 
     fn applied(&mut self, ticket: Ticket, out: &mut Effects<ReceiverAction>) {

@@ -139,10 +139,12 @@ pub enum SenderAction {
     },
     /// The standby did not keep up; it is told what differs when it has.
     Lagging,
-    /// The standby had something else in so many buckets; they are sent anew.
+    /// The standby had something else; it is sent anew.
     Diverged {
-        /// How many.
+        /// In so many buckets.
         buckets: usize,
+        /// In so many entries.
+        entries: usize,
     },
     /// The standby's table does not take so many entries that it was told (0: all are there again).
     Lacking {
@@ -197,8 +199,10 @@ pub struct SenderStatus {
     pub scans: u64,
     /// Entries that scans found missing or wrong at the standby, and told.
     pub repaired: u64,
-    /// Buckets that the standby found different.
+    /// Buckets that the standby found different since the start.
     pub diverged: u64,
+    /// Entries that the standby had lost or held otherwise than told, since the start.
+    pub wanted: u64,
     /// Times that the source lost changes.
     pub overruns: u64,
     /// Times that the standby did not keep up.

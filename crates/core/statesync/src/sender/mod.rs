@@ -36,6 +36,10 @@ const SCAN_SHARE: u32 = 25;
 /// Between two scans at most, however long they take.
 const AUDIT_INTERVAL_MAX: Duration = Duration::from_secs(25);
 
+/// Before a repair so many times as long as the last scan took: a standby that asks all the time
+/// must not keep the active busy with nothing else.
+const REPAIR_PAUSE: u32 = 4;
+
 /// The active's machine, one per standby and class.
 ///
 /// ```text
@@ -74,7 +78,11 @@ pub struct Sender {
     scan: Option<Scan>,
     /// The end of a resync: its sequence until acknowledged, its generation until swept.
     end: Option<End>,
+    /// Buckets and entries that the standby wants anew. Entries are taken out of the index, so that a
+    /// scan finds them.
     repair: BTreeSet<u16>,
+    wanted: bool,
+    repair_at: Time,
     audit_at: Time,
     audit_interval: Duration,
     sums_at: Time,
@@ -127,6 +135,8 @@ impl Sender {
             scan: None,
             end: None,
             repair: BTreeSet::new(),
+            wanted: false,
+            repair_at: Time::ZERO,
             audit_at: Time::NEVER,
             audit_interval: limits.audit_interval,
             sums_at: Time::NEVER,
@@ -185,7 +195,10 @@ impl Sender {
         let late_at = bounds
             .zip(self.unacked.oldest())
             .map(|(bounds, sent)| sent.after(bounds.lag() + Duration::from_nanos(1)));
-        let idle_at = self.may_scan().then(|| self.audit_at.min(self.sums_at));
+        let idle_at = self.may_scan().then(|| match self.wants_repair() {
+            true => self.repair_at.min(self.audit_at),
+            false => self.sums_at.min(self.audit_at),
+        });
         let mark_at = (!self.lagging).then(|| self.mark_at());
         [late_at, idle_at, mark_at].into_iter().flatten().min()
     }
@@ -260,6 +273,7 @@ impl Sender {
         self.status.lacking = 0;
         self.index.clear();
         self.repair.clear();
+        self.wanted = false;
         self.unacked.clear();
         self.batch.clear();
         // What was not sent yet belongs to the stream that is gone.
@@ -353,12 +367,8 @@ impl Sender {
         is_new: bool,
         out: &mut Effects<SenderAction>,
     ) {
-        let row = Row {
-            value,
-            expires_s: expiry(now, item.ttl_s),
-            told_in: short(self.status.generation),
-            seen_in: 0,
-        };
+        let told_in = short(self.status.generation);
+        let row = Row::told(value, expiry(now, item.ttl_s), told_in);
         self.index.put(key, row);
         self.tell(now, out, |out| record::put(out, item, is_new));
     }
@@ -495,6 +505,7 @@ impl Sender {
             .min(AUDIT_INTERVAL_MAX)
             .max(self.limits.audit_interval);
         self.audit_at = now.after(self.audit_interval);
+        self.repair_at = now.after(duration * REPAIR_PAUSE);
         self.sums_at = now.after(self.limits.sums_interval);
     }
 
@@ -541,11 +552,19 @@ impl Sender {
             }
             (Body::Differs { buckets }, Phase::Open) => {
                 self.status.diverged += buckets.len() as u64;
-                let buckets_count = buckets.len();
                 self.repair.extend(buckets);
-                out.actions.push(SenderAction::Diverged {
-                    buckets: buckets_count,
-                });
+                let (buckets, entries) = (buckets.len(), 0);
+                out.actions
+                    .push(SenderAction::Diverged { buckets, entries });
+            }
+            (Body::Wants { keys }, Phase::Open) => {
+                let known = keys.iter().filter(|key| self.index.remove(**key));
+                let entries = known.count();
+                self.wanted |= entries > 0;
+                self.status.wanted += entries as u64;
+                let buckets = 0;
+                out.actions
+                    .push(SenderAction::Diverged { buckets, entries });
             }
             _ => {
                 self.close(out);
@@ -612,6 +631,10 @@ impl Sender {
         self.marked_at.after(self.limits.proof_interval)
     }
 
+    fn wants_repair(&self) -> bool {
+        self.wanted || !self.repair.is_empty()
+    }
+
     const fn may_scan(&self) -> bool {
         self.synced && self.scan.is_none() && self.end.is_none()
     }
@@ -658,12 +681,13 @@ impl Sender {
     }
 
     fn tick(&mut self, now: Time, out: &mut Effects<SenderAction>) {
-        if self.may_scan() && !self.repair.is_empty() {
+        if self.may_scan() && self.wants_repair() && now >= self.repair_at {
             let buckets = std::mem::take(&mut self.repair);
+            self.wanted = false;
             self.begin(now, false, Whole::Buckets(buckets), out);
         } else if self.may_scan() && now >= self.audit_at {
             self.begin(now, false, Whole::Nothing, out);
-        } else if self.may_scan() && now >= self.sums_at {
+        } else if self.may_scan() && now >= self.sums_at && !self.wants_repair() {
             self.sums_at = now.after(self.limits.sums_interval);
             self.tell_sums(now, out);
         }

@@ -80,6 +80,7 @@ fn body() -> impl Strategy<Value = Body> {
         Just(Body::Ack),
         Just(Body::Swept),
         any::<(u32, u32)>().prop_map(|(entries, refused)| Body::Lacks { entries, refused }),
+        prop::collection::vec(any::<u64>(), 1..20).prop_map(|keys| Body::Wants { keys }),
         level().prop_map(|level| Body::Accepted { level }),
         prop::collection::vec(0..BUCKETS, 1..20).prop_map(|buckets| Body::Differs { buckets }),
         (10_u8.., any::<u8>()).prop_map(|(reason, version)| Body::Refused {

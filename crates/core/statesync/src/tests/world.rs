@@ -167,6 +167,8 @@ pub(super) struct World {
     streams: u8,
     /// Somebody else wrote in the copy: until the next audit it may differ.
     pub(super) is_disturbed: bool,
+    /// An entry whose value the standby's kernel cannot hold.
+    pub(super) stubborn: Option<u8>,
     pub(super) connected: bool,
     pub(super) epoch: u64,
 }
@@ -188,6 +190,7 @@ impl World {
             sweep: None,
             streams: 0,
             is_disturbed: false,
+            stubborn: None,
             connected: false,
             epoch: 1,
         };
@@ -216,9 +219,21 @@ impl World {
         self.copy.entry(key).or_insert((u32::MAX, 0));
     }
 
-    /// Long enough for every audit, sweep and repair of what `lose` and `intrude` did.
-    pub(super) fn audit(&mut self) {
-        for _ in 0..70 {
+    /// Somebody changes an entry of the standby's kernel: what it may change later, or the whole.
+    pub(super) fn alter(&mut self, key: u8, value: u32, is_other: bool) {
+        if let Some(entry) = self.copy.get_mut(&key) {
+            self.is_disturbed = true;
+            *entry = (if is_other { u32::MAX } else { entry.0 }, value);
+        }
+    }
+
+    /// Long enough for every audit, sweep and repair of what `lose`, `intrude` and `alter` did: the
+    /// minute in which that has to be found, while the source goes on changing what `busy` gives.
+    pub(super) fn audit(&mut self, mut busy: impl FnMut(u32) -> Option<(u8, u32)>) {
+        for second in 0..60 {
+            if let Some((key, value)) = busy(second) {
+                self.source.put(key, value);
+            }
             self.pass_time(1_000);
             self.settle();
         }
@@ -363,10 +378,10 @@ impl World {
         } else {
             self.fill_sweep();
         }
-        let keys = ready.into_iter().map(key_bytes).collect();
+        let items = ready.into_iter().map(|(key, entry)| encode(key, entry));
         self.receive(ReceiverInput::SweepChunk {
             sweep: number,
-            keys,
+            items: items.collect(),
             is_last,
         });
     }
@@ -378,11 +393,11 @@ impl World {
             .copy
             .range(from..)
             .take(CHUNK_ENTRIES)
-            .map(|(key, _)| *key)
+            .map(|(key, entry)| (*key, *entry))
             .collect();
         let full = sweep.ready.len() == CHUNK_ENTRIES;
         let last = sweep.ready.last().filter(|_| full);
-        sweep.next_key = last.and_then(|key| key.checked_add(1));
+        sweep.next_key = last.and_then(|(key, _)| key.checked_add(1));
     }
 
     pub(super) fn barrier(&mut self, id: u64) {
@@ -498,7 +513,9 @@ impl World {
                 let (key, entry) = decode(item);
                 let old = self.copy.get(&key).filter(|_| !is_new);
                 let identity = old.map_or(entry.0, |old| old.0);
-                self.copy.insert(key, (identity, entry.1));
+                let can_hold = self.stubborn != Some(key);
+                let value = if can_hold { entry.1 } else { u32::MAX };
+                self.copy.insert(key, (identity, value));
                 Some(ticket)
             }
             ReceiverAction::Delete { ticket, mut key } => {
@@ -515,7 +532,7 @@ impl World {
 #[derive(Debug)]
 struct Sweep {
     number: u16,
-    ready: Vec<u8>,
+    ready: Vec<(u8, (u32, u32))>,
     next_key: Option<u8>,
 }
 

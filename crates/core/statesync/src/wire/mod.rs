@@ -14,6 +14,8 @@
 //! | 19 accepted | receiver | level(9) |
 //! | 20 differs | receiver | bucket(2) each: their sums are not those that were told |
 //! | 21 swept | receiver | none; up to the header's generation the copy holds nothing that was not told |
+//! | 22 lacks | receiver | entries(4) refused(4): told, and the table does not take them |
+//! | 23 wants | receiver | hash of a key(8) each, 1 to 1024: the copy does not hold them as they were told |
 //!
 //! A level is its kind(1): 0 none, 1 eventual, 2 bounded, 3 commit; lag ms(4); entries(4).
 //!
@@ -26,7 +28,7 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use crate::class::{Bounds, ClassName, Demand, Level};
 use crate::index::{BUCKETS, HashKey};
-use record::Records;
+use record::{NUMBERS_MAX, Records};
 
 /// The version of the stream that this crate speaks.
 pub const VERSION: u8 = 2;
@@ -45,6 +47,7 @@ const ACCEPTED: u8 = 19;
 const DIFFERS: u8 = 20;
 const SWEPT: u8 = 21;
 const LACKS: u8 = 22;
+const WANTS: u8 = 23;
 
 /// One frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -100,6 +103,11 @@ pub enum Body {
     },
     /// What was not told is removed from the copy.
     Swept,
+    /// The receiver's table had these entries as they were told, and has not any more.
+    Wants {
+        /// Hashes of their keys, at most [`record::NUMBERS_MAX`].
+        keys: Vec<u64>,
+    },
 }
 
 /// Why a receiver refuses a stream.
@@ -210,6 +218,10 @@ impl Frame {
                 LACKS
             }
             Body::Swept => SWEPT,
+            Body::Wants { keys } => {
+                keys.iter().for_each(|key| payload.put_u64(*key));
+                WANTS
+            }
         };
         let count = match &self.body {
             Body::Records(records) => records.count,
@@ -441,6 +453,11 @@ fn body(header: &Header, mut payload: Bytes) -> Result<Body, WireError> {
         }
         LACKS => lacks(&mut payload),
         SWEPT => Some(Body::Swept),
+        WANTS => {
+            let key = || payload.try_get_u64().ok();
+            let keys: Vec<u64> = std::iter::from_fn(key).take(NUMBERS_MAX).collect();
+            (!keys.is_empty()).then_some(Body::Wants { keys })
+        }
         _ => return Err(WireError::Kind { kind }),
     };
     body.filter(|_| payload.is_empty()).ok_or(malformed)

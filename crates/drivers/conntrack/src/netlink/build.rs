@@ -62,7 +62,7 @@ pub(crate) fn create(out: &mut Vec<u8>, sequence: u32, entry: &Entry, options: C
 }
 
 /// Appends the request that brings the existing connection up to date. Translation and helper
-/// cannot be changed (the kernel refuses them here) and do not change.
+/// cannot be changed (the kernel refuses them here) and do not change; nor does a fixed timeout.
 pub(crate) fn update(out: &mut Vec<u8>, sequence: u32, entry: &Entry) {
     message(
         out,
@@ -73,7 +73,7 @@ pub(crate) fn update(out: &mut Vec<u8>, sequence: u32, entry: &Entry) {
         |writer| {
             put_tuple(writer, CTA_TUPLE_ORIG, &entry.key.original, entry.zone());
             put_zone(writer, entry.zone());
-            if entry.timeout_s > 0 {
+            if entry.timeout_s > 0 && !entry.status.has(Status::FIXED_TIMEOUT) {
                 writer.put(CTA_TIMEOUT, &copy_timeout_s(entry).to_be_bytes());
             }
             // A copy that was made without its master differs in this bit: the kernel refuses
@@ -270,9 +270,9 @@ fn put_translation(writer: &mut Writer<'_>, kind: u16, translation: Translation)
 /// What both creation and update may say. `expected` is the bit that must be as it is.
 fn put_state(writer: &mut Writer<'_>, entry: &Entry, expected: u32) {
     // CONFIRMED must be there, or the kernel takes the request for an attempt to clear it; the
-    // bits of translation are set by the kernel only.
-    let status =
-        Status::CONFIRMED | expected | (entry.status.0 & (Status::ASSURED | Status::SEEN_REPLY));
+    // bits of translation and adjustment are set by the kernel only.
+    let told = Status::ASSURED | Status::SEEN_REPLY | Status::FIXED_TIMEOUT;
+    let status = Status::CONFIRMED | expected | (entry.status.0 & told);
     writer.put(CTA_STATUS, &status.to_be_bytes());
     writer.put(CTA_MARK, &entry.mark.to_be_bytes());
     match entry.state {

@@ -1,16 +1,17 @@
 //! Injection of every kind of connection, read back by the dump and by `conntrack`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use bytes::{Bytes, BytesMut};
 use vnfpool_conntrack::{
-    Entry, Family, Fetcher, Injector, Key, Layer4, ProtocolState, Scope, SctpInfo, SeqAdjust, Sink,
-    Status, TcpInfo, Tuple, Zone, ZoneDirection, codec, dump_all, enable_events, protocol,
-    tcp_flags, tcp_state,
+    Entry, Family, Fetcher, HelperName, Injector, Key, Layer4, ProtocolState, Scope, SctpInfo,
+    SeqAdjust, Sink, Status, TcpInfo, Tuple, Zone, ZoneDirection, codec, dump_all, enable_events,
+    protocol, tcp_flags, tcp_state,
 };
-use vnfpool_statesync::{Item, ReceiverInput};
+use vnfpool_statesync::Item;
 
+use crate::alike::swept;
 use vnfpool_netns::{Namespace, set};
 
 const NAT_BITS: u32 = Status::SRC_NAT | Status::DST_NAT;
@@ -168,6 +169,14 @@ pub(crate) fn assert_same(found: &Entry, expected: &Entry, what: &str) {
         "{what}: timeout {}",
         found.timeout_s
     );
+}
+
+/// The bits that translation and adjustment set.
+fn translated_bits(entry: &Entry) -> u32 {
+    let bit = |is_set: bool, bit| if is_set { bit } else { 0 };
+    bit(entry.source_translation().is_some(), Status::SRC_NAT)
+        | bit(entry.destination_translation().is_some(), Status::DST_NAT)
+        | bit(entry.seq_adjust != [None; 2], Status::SEQ_ADJUST)
 }
 
 fn nat_bits(nat: Nat) -> u32 {
@@ -430,7 +439,7 @@ fn an_unknown_helper_is_left_out_and_counted() {
     gateway.enter(|| {
         let mut injector = Injector::open().unwrap();
         let helped = Entry {
-            helper: vnfpool_conntrack::HelperName::new(b"no-such-helper"),
+            helper: HelperName::new(b"no-such-helper"),
             ..entry(false, protocol::TCP, 1)
         };
         injector.upsert(helped.clone(), true).unwrap();
@@ -442,17 +451,73 @@ fn an_unknown_helper_is_left_out_and_counted() {
     });
 }
 
-/// The keys that a sweep names.
-fn sweep(sink: &mut Sink) -> BTreeSet<Bytes> {
-    let mut named = BTreeSet::new();
-    sink.start_sweep(1).unwrap();
-    while let Some(input) = sink.read_sweep().unwrap() {
-        let ReceiverInput::SweepChunk { sweep: 1, keys, .. } = input else {
-            panic!("unexpected {input:?}");
+/// Goal: a sweep finds nothing to mend where nobody touched the copy. Method: everything that a
+/// source may tell of a connection, put and read back, at once and after an update.
+#[test]
+fn a_sweep_reads_what_was_told() {
+    let gateway = Namespace::new("gw");
+    gateway.enter(|| {
+        let mut entries: Vec<Entry> = matrix().into_iter().map(|(_, _, entry)| entry).collect();
+        let mut number = 0;
+        let mut vary = |change: &dyn Fn(&mut Entry)| {
+            number += 1;
+            let mut entry = entry(number % 2 == 0, protocol::TCP, number);
+            change(&mut entry);
+            entries.push(entry.portable());
         };
-        named.extend(keys);
-    }
-    named
+        for state in tcp_state::SYN_SENT..=tcp_state::CLOSE {
+            for flags in [
+                [0; 2],
+                [tcp_flags::WINDOW_SCALE, 0],
+                [tcp_flags::WINDOW_SCALE | tcp_flags::CLOSE_INIT; 2],
+                [tcp_flags::BE_LIBERAL | tcp_flags::SACK_PERM; 2],
+                [tcp_flags::BE_LIBERAL | tcp_flags::WINDOW_SCALE; 2],
+            ] {
+                let window_scale = [7, 14];
+                vary(&|entry| {
+                    entry.state = ProtocolState::Tcp(TcpInfo {
+                        state,
+                        window_scale,
+                        flags,
+                    });
+                });
+            }
+        }
+        let adjusted = SeqAdjust {
+            correction_position: 7,
+            offset_before: 0,
+            offset_after: u32::MAX,
+        };
+        // The kernel tells of both directions or of none.
+        vary(&|entry| entry.seq_adjust = [Some(adjusted), Some(SeqAdjust::default())]);
+        vary(&|entry| entry.status.0 = Status::CONFIRMED);
+        vary(&|entry| entry.status.0 |= Status::FIXED_TIMEOUT);
+        vary(&|entry| entry.mark = 0);
+        vary(&|entry| entry.helper = HelperName::new(b"ftp"));
+        vary(&|entry| entry.key.zone.id = 5);
+        let mut sink = Sink::open(Scope::default()).unwrap();
+        let mut buffer = BytesMut::new();
+        for is_new in [true, false] {
+            let mut told = BTreeMap::new();
+            for entry in &mut entries {
+                // The kernel tells that, by itself, of what was translated or adjusted.
+                entry.status.0 |= translated_bits(entry);
+                let item = codec::item(entry, &mut buffer);
+                sink.put(&item, is_new).unwrap();
+                told.insert(item.key, item.value);
+                entry.mark ^= 3;
+            }
+            sink.flush().unwrap();
+            assert_eq!(sink.take_failures().len(), 0);
+            let held = swept(&mut sink);
+            for (key, value) in &told {
+                let (told, held) = (value, held.get(key));
+                let entry = codec::decode_key(key).unwrap();
+                assert_eq!(held, Some(told), "{entry:?}, new {is_new}");
+            }
+            assert_eq!(held.len(), told.len());
+        }
+    });
 }
 
 #[test]
@@ -485,10 +550,10 @@ fn a_sweep_names_what_is_of_the_function_and_nothing_of_the_element() {
         };
         assert!(sink.put(&nonsense, true).is_err());
         // What a receiver's machine would do: sweep, and delete what it was not told of.
-        let told = sweep(&mut sink);
+        let held: BTreeSet<Bytes> = swept(&mut sink).into_keys().collect();
         let stale_key = codec::item(&stale, &mut buffer).key;
         let kept_key = codec::item(&kept, &mut buffer).key;
-        assert_eq!(told, BTreeSet::from([stale_key.clone(), kept_key]));
+        assert_eq!(held, BTreeSet::from([stale_key.clone(), kept_key]));
         sink.delete(&stale_key).unwrap();
         sink.flush().unwrap();
         assert!(sink.take_failures().is_empty());

@@ -1,6 +1,8 @@
 //! Against the real kernel, in network namespaces of their own. Needs root.
 
 #[cfg(test)]
+mod alike;
+#[cfg(test)]
 mod blind;
 #[cfg(test)]
 mod events;

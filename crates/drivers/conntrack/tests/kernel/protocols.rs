@@ -10,6 +10,7 @@ use vnfpool_conntrack::{
     Entry, EventSource, Layer4, ProtocolState, Scope, SctpInfo, Sink, Zone, ZoneDirection, protocol,
 };
 
+use crate::alike::{held, told};
 use crate::reset::checksum;
 use crate::takeover::{Lab, PATIENCE, drain, replicate};
 use vnfpool_netns::set;
@@ -65,6 +66,8 @@ impl Copied {
         let ours: Vec<_> = table.iter().map(essence).collect();
         let theirs: Vec<_> = lab.table(0).iter().map(essence).collect();
         assert_eq!(ours, theirs);
+        let [active, standby] = &lab.gateways;
+        assert_eq!(held(standby), told(active));
         lab.fail_over();
         (Self { lab, table }, traffic)
     }

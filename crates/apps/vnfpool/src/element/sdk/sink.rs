@@ -1,5 +1,6 @@
 //! What the stream of the active writes into a class.
 
+use std::ops::Bound;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -9,8 +10,8 @@ use super::class::{Class, State};
 use crate::element::sync;
 use crate::pulse::now;
 
-/// Keys of one part of a sweep.
-const SWEEP_CHUNK: usize = 4_096;
+/// Entries and bytes of one part of a sweep.
+const SWEEP_CHUNK: (usize, usize) = (4_096, 1024 * 1024);
 
 /// The standby's end of a class; of one thread.
 #[derive(Debug)]
@@ -125,18 +126,22 @@ impl sync::Sink for Sink {
         let Some(sweep) = &mut self.sweep else {
             return Ok(None);
         };
-        let mut keys = Vec::new();
+        let mut items: Vec<Item> = Vec::new();
         let state = self.class.state();
-        let has_more = state.table.keys(&sweep.after, SWEEP_CHUNK, &mut keys);
+        let from = Bound::Excluded(&*sweep.after);
+        let take = |item| items.push(item);
+        let has_more = state
+            .table
+            .range(from, Bound::Unbounded, SWEEP_CHUNK, now(), take);
         drop(state);
         let number = sweep.number;
-        match keys.last() {
-            Some(last) if has_more => sweep.after = last.clone(),
+        match items.last() {
+            Some(last) if has_more => sweep.after = last.key.clone(),
             _ => self.sweep = None,
         }
         Ok(Some(ReceiverInput::SweepChunk {
             sweep: number,
-            keys,
+            items,
             is_last: !has_more,
         }))
     }

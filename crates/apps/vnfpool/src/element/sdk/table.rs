@@ -246,18 +246,6 @@ impl Table {
         }
         self.log.ring(now);
     }
-
-    /// Keys in order behind `after`, at most `keys_max`; true when there are more.
-    pub(super) fn keys(&self, after: &[u8], keys_max: usize, keys: &mut Vec<Bytes>) -> bool {
-        let from = (Bound::Excluded(after), Bound::Unbounded);
-        let mut rest = self.entries.range::<[u8], _>(from);
-        keys.extend(
-            rest.by_ref()
-                .take(keys_max)
-                .map(|(key, _)| Bytes::copy_from_slice(key)),
-        );
-        rest.next().is_some()
-    }
 }
 
 /// The standard library panics on such a range.

@@ -263,8 +263,9 @@ impl Thread {
                         buckets,
                         missing,
                         surplus,
+                        altered,
                     } => {
-                        tracing::warn!(%slot, buckets, missing, surplus, "the copy differs from the active's state: mending it");
+                        tracing::warn!(%slot, buckets, missing, surplus, altered, "the copy differs from the active's state: mending it");
                     }
                     _ => {}
                 },

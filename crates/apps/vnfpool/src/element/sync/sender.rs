@@ -475,8 +475,8 @@ impl Thread {
                 SenderAction::Lagging => {
                     tracing::warn!(%slot, %class, "the standby does not keep up");
                 }
-                SenderAction::Diverged { buckets } => {
-                    tracing::warn!(%slot, %class, buckets, "the standby's copy differs: sending these parts anew");
+                SenderAction::Diverged { buckets, entries } => {
+                    tracing::warn!(%slot, %class, buckets, entries, "the standby's copy differs: sending this anew");
                 }
                 SenderAction::Repaired { put, forgotten } => {
                     tracing::info!(%slot, %class, put, forgotten, "what the source had lost is told");
@@ -666,10 +666,10 @@ mod tests {
                     continue;
                 };
                 if let ReceiverAction::StartSweep { sweep, .. } = action {
-                    let (keys, is_last) = (Vec::new(), true);
+                    let (items, is_last) = (Vec::new(), true);
                     let chunk = ReceiverInput::SweepChunk {
                         sweep,
-                        keys,
+                        items,
                         is_last,
                     };
                     copy.handle(Time(1), chunk, &mut effects);

@@ -82,7 +82,7 @@ proptest! {
     /// A hostile peer can say what it likes: no panic, and nothing is kept beyond the bounds.
     #[test]
     fn hostile_frames_do_no_harm(
-        said in prop::collection::vec((0_u64..8, 0_u32..4, 0_u64..6, 0_u8..10, super::wire::record()), 0..60),
+        said in prop::collection::vec((0_u64..8, 0_u32..4, 0_u64..6, 0_u8..11, super::wire::record()), 0..60),
     ) {
         let mut receiver = Receiver::new(offer());
         let mut out = Effects::default();
@@ -98,6 +98,7 @@ proptest! {
                 6 => Body::Differs { buckets: vec![3] },
                 7 => Body::Swept,
                 8 => Body::Lacks { entries: generation, refused: generation / 2 },
+                9 => Body::Wants { keys: vec![epoch, sequence] },
                 _ => Body::Refused { reason: Refusal::Failed, version: 1 },
             };
             let frame = frame(epoch, generation, sequence, body);
