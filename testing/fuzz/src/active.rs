@@ -148,8 +148,8 @@ impl Active {
         self.asked.insert(id, self.machine.status().sent + 1);
         self.feed(SenderInput::Barrier { id });
         self.read_chunk();
-        let (up_to, backlog) = (self.now, 0);
-        self.feed(SenderInput::CaughtUp { up_to, backlog });
+        let up_to = self.now;
+        self.feed(SenderInput::CaughtUp { up_to });
         self.feed(SenderInput::Tick);
         self.check_bounds();
     }

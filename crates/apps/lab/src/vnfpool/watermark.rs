@@ -54,7 +54,7 @@ mod tests {
         let line = |class: &str, missing: &str| {
             format!(
                 "12:00 INFO watermark of the copy that serves now slot=1 class={class} in_sync=true \
-                 entries=9 changes=8 backlog=0 complete_until_us_before=7{missing}\n"
+                 entries=9 changes=8 complete_until_us_before=7{missing}\n"
             )
         };
         let complete = " missing_at_most=6 missing_since=2026-01-01T00:00:00Z \

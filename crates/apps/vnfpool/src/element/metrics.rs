@@ -39,7 +39,8 @@ fn text(agent: &Agent) -> String {
     let mut scrape = Scrape::default();
     slots(&mut scrape, agent, &view);
     let figures = agent.sync.figures();
-    state(&mut scrape, agent, &figures);
+    sent_state(&mut scrape, agent, &figures);
+    held_state(&mut scrape, agent, &figures);
     levels(&mut scrape, agent, view.slots.keys().copied());
     commits(&mut scrape, agent, &figures);
     scrape.counter(
@@ -199,8 +200,9 @@ fn function(scrape: &mut Scrape, agent: &Agent) {
     );
 }
 
+/// The streams to standbys.
 #[expect(clippy::cast_precision_loss, reason = "metrics are floating point")]
-fn state(scrape: &mut Scrape, agent: &Agent, figures: &BTreeMap<SlotId, SyncFigures>) {
+fn sent_state(scrape: &mut Scrape, agent: &Agent, figures: &BTreeMap<SlotId, SyncFigures>) {
     let at = now();
     let sending = || {
         let streams = figures.iter().flat_map(|(id, slot)| {
@@ -211,17 +213,6 @@ fn state(scrape: &mut Scrape, agent: &Agent, figures: &BTreeMap<SlotId, SyncFigu
                 (labels, of.stream)
             };
             slot.sending.iter().map(of).collect::<Vec<_>>()
-        });
-        streams.collect::<Vec<_>>().into_iter()
-    };
-    let receiving = || {
-        let streams = figures.iter().flat_map(|(id, slot)| {
-            let of = |(class, status): &(ClassName, ReceiverStatus)| {
-                let mut labels = labels(agent, *id);
-                labels.push(("class", class.to_string()));
-                (labels, *status)
-            };
-            slot.receiving.iter().map(of).collect::<Vec<_>>()
         });
         streams.collect::<Vec<_>>().into_iter()
     };
@@ -280,6 +271,21 @@ fn state(scrape: &mut Scrape, agent: &Agent, figures: &BTreeMap<SlotId, SyncFigu
         "Times that the standby did not keep up",
         sending().map(|(l, s)| (l, s.lagged)),
     );
+}
+
+/// The copies for actives.
+fn held_state(scrape: &mut Scrape, agent: &Agent, figures: &BTreeMap<SlotId, SyncFigures>) {
+    let receiving = || {
+        let streams = figures.iter().flat_map(|(id, slot)| {
+            let of = |(class, status): &(ClassName, ReceiverStatus)| {
+                let mut labels = labels(agent, *id);
+                labels.push(("class", class.to_string()));
+                (labels, *status)
+            };
+            slot.receiving.iter().map(of).collect::<Vec<_>>()
+        });
+        streams.collect::<Vec<_>>().into_iter()
+    };
     scrape.counter(
         "vnfpool_sync_operations_received",
         "Changes received",

@@ -248,9 +248,9 @@ fn spoiled_messages_of_a_member_are_refused() {
     let mut random = Random::seeded();
     site.changes_nothing(|| {
         for round in 0..80 {
-            // Before it is known, on a stream for service state, and once it is registered.
+            // Before it is known, on a stream for something else, and once it is registered.
             let (kind, registered) = match round % 4 {
-                0 => (StreamKind::State, false),
+                0 => (StreamKind::Enrolment, false),
                 1 => (StreamKind::Control, false),
                 _ => (StreamKind::Control, true),
             };

@@ -26,8 +26,6 @@ pub struct Watermark {
     pub changes_per_s: u64,
     /// The most that there were in the last 10 to 20 s, counted from mark to mark.
     pub changes_per_s_max: u64,
-    /// Changes that the active had made and not told when it last spoke.
-    pub backlog: u32,
 }
 
 impl Watermark {
@@ -37,11 +35,8 @@ impl Watermark {
     pub fn missing(&self, now: Time) -> Option<u64> {
         let since = now.since(self.complete_until?);
         let since_us = u64::try_from(since.as_micros()).unwrap_or(u64::MAX);
-        let made = self
-            .changes_per_s_max
-            .saturating_mul(since_us)
-            .div_ceil(1_000_000);
-        Some(made.saturating_add(u64::from(self.backlog)))
+        let made = self.changes_per_s_max.saturating_mul(since_us);
+        Some(made.div_ceil(1_000_000))
     }
 }
 
@@ -127,7 +122,6 @@ impl Follower {
         }
         self.watermark.complete_until = Some(complete_until);
         self.watermark.changes = mark.changes;
-        self.watermark.backlog = mark.backlog;
     }
 
     pub(super) const fn watermark(&self) -> Watermark {
@@ -144,7 +138,6 @@ mod tests {
             sent_at_ns,
             behind_us,
             round_trip_us: 200,
-            backlog: 0,
             changes,
         }
     }

@@ -58,13 +58,10 @@ pub enum SenderInput {
     Frame(Frame),
     /// The table changed.
     Change(Change),
-    /// Everything that changed in the table before `up_to` is handed in, except `backlog` changes
-    /// that the source is known to hold.
+    /// Everything that changed in the table before `up_to` is handed in.
     CaughtUp {
         /// On this machine's clock.
         up_to: Time,
-        /// How many.
-        backlog: u32,
     },
     /// The source lost changes.
     ///

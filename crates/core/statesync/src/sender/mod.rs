@@ -89,7 +89,6 @@ pub struct Sender {
     next_sums: u16,
     marked_at: Time,
     caught_up: Time,
-    backlog: u32,
     round_trip_min: Duration,
     /// When the newest acknowledged frame was sent, and the last such time that was told.
     proved: Time,
@@ -143,7 +142,6 @@ impl Sender {
             next_sums: 0,
             marked_at: Time::ZERO,
             caught_up: Time::ZERO,
-            backlog: 0,
             round_trip_min: Duration::MAX,
             proved: Time::ZERO,
             proof_told: Time::ZERO,
@@ -162,10 +160,7 @@ impl Sender {
             SenderInput::Disconnected => self.close(out),
             SenderInput::Frame(frame) => self.frame(now, &frame, out),
             // After a loss that is not repaired, to have read everything is not to have told everything.
-            SenderInput::CaughtUp { up_to, backlog } if self.synced => {
-                self.caught_up = up_to;
-                self.backlog = backlog;
-            }
+            SenderInput::CaughtUp { up_to } if self.synced => self.caught_up = up_to,
             SenderInput::CaughtUp { .. } => {}
             SenderInput::Overrun => self.overrun(now, out),
             SenderInput::ScanChunk {
@@ -697,7 +692,6 @@ impl Sender {
                 sent_at_ns: now.0,
                 behind_us: micros(now.since(self.caught_up)),
                 round_trip_us: micros(self.round_trip_min),
-                backlog: self.backlog,
                 changes: self.status.changes,
             });
             self.tell(now, out, |out| mark.encode(out));

@@ -35,12 +35,11 @@ pub(super) fn record() -> impl Strategy<Value = Record> {
         (0..BUCKETS - 20, prop::collection::vec(any::<u64>(), 0..20))
             .prop_map(|(first, sums)| Record::Sums { first, sums }),
         Just(Record::Barrier),
-        (any::<u64>(), any::<[u32; 3]>(), any::<u64>()).prop_map(|(sent_at_ns, us, changes)| {
+        (any::<u64>(), any::<[u32; 2]>(), any::<u64>()).prop_map(|(sent_at_ns, us, changes)| {
             Record::Mark(Mark {
                 sent_at_ns,
                 behind_us: us[0],
                 round_trip_us: us[1],
-                backlog: us[2],
                 changes,
             })
         }),

@@ -31,7 +31,7 @@ use crate::index::{BUCKETS, HashKey};
 use record::{NUMBERS_MAX, Records};
 
 /// The version of the stream that this crate speaks.
-pub const VERSION: u8 = 2;
+pub const VERSION: u8 = 3;
 /// Length of the fixed header.
 pub const HEADER_BYTES: usize = 32;
 /// Longest payload.

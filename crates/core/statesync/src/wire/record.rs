@@ -8,7 +8,7 @@
 //! 5 end      generation(4)
 //! 6 sums     first bucket(2)  count(2)  sum(8) each
 //! 7 barrier
-//! 8 mark     sent at ns(8)  behind µs(4)  round trip µs(4)  backlog(4)  changes(8)
+//! 8 mark     sent at ns(8)  behind µs(4)  round trip µs(4)  changes(8)
 //! ```
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
@@ -89,8 +89,6 @@ pub struct Mark {
     pub behind_us: u32,
     /// The shortest time from sending to the acknowledgement so far, in microseconds.
     pub round_trip_us: u32,
-    /// Changes that the source had made and not told before this.
-    pub backlog: u32,
     /// Changes told since the stream began.
     pub changes: u64,
 }
@@ -157,7 +155,6 @@ impl Record {
                 out.put_u64(mark.sent_at_ns);
                 out.put_u32(mark.behind_us);
                 out.put_u32(mark.round_trip_us);
-                out.put_u32(mark.backlog);
                 out.put_u64(mark.changes);
             }
         }
@@ -247,7 +244,6 @@ impl Records {
                 sent_at_ns: bytes.try_get_u64().ok()?,
                 behind_us: bytes.try_get_u32().ok()?,
                 round_trip_us: bytes.try_get_u32().ok()?,
-                backlog: bytes.try_get_u32().ok()?,
                 changes: bytes.try_get_u64().ok()?,
             }),
             _ => return None,

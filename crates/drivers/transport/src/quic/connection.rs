@@ -104,8 +104,6 @@ impl Connection {
                 continue;
             };
             if let Some(kind) = kind {
-                // Fails only for a stream that is closed already; the writer finds out itself.
-                let _set = send.set_priority(kind.priority());
                 return Ok((
                     kind,
                     FrameWriter::new(send, kind),
@@ -162,8 +160,6 @@ pub(crate) async fn opened(
     recv: RecvStream,
     kind: StreamKind,
 ) -> Result<(FrameWriter, FrameReader), FrameError> {
-    // Fails only for a closed stream; the writer finds out itself.
-    let _set = send.set_priority(kind.priority());
     let mut writer = FrameWriter::new(send, kind);
     writer.announce();
     writer.flush().await?;

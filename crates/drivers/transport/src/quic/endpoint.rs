@@ -20,9 +20,9 @@ use crate::tls::{self, ANY_NAME, ClientCertificate, TlsError};
 
 /// Streams that a peer may have open at once.
 const STREAMS_MAX: u8 = 32;
-/// State may be on its way: 1 MiB fills a gigabit link for 8 ms.
-const STREAM_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
-const CONNECTION_WINDOW_BYTES: u32 = 8 * 1024 * 1024;
+/// A few of the longest frames.
+const STREAM_WINDOW_BYTES: u32 = 1024 * 1024;
+const CONNECTION_WINDOW_BYTES: u32 = 2 * 1024 * 1024;
 /// The first guess; members are near each other, and a lost first packet is repeated after three
 /// times this.
 const INITIAL_RTT: Duration = Duration::from_millis(50);

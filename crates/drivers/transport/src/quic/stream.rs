@@ -14,10 +14,8 @@ const LENGTH_BYTES: usize = 4;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum StreamKind {
-    /// Control messages: small, never behind state.
+    /// Control messages.
     Control = 1,
-    /// Service state: snapshots and deltas.
-    State = 2,
     /// The one request and answer of an enrolment.
     Enrolment = 3,
 }
@@ -28,23 +26,13 @@ impl StreamKind {
     pub fn frame_bytes_max(self) -> usize {
         match self {
             Self::Control => 256 * 1024,
-            Self::State => 1024 * 1024,
             Self::Enrolment => 64 * 1024,
-        }
-    }
-
-    /// Streams of a higher number are sent first when the network is slow.
-    pub(crate) fn priority(self) -> i32 {
-        match self {
-            Self::Control | Self::Enrolment => 1,
-            Self::State => 0,
         }
     }
 
     pub(crate) fn byte(self) -> u8 {
         match self {
             Self::Control => 1,
-            Self::State => 2,
             Self::Enrolment => 3,
         }
     }
@@ -52,7 +40,6 @@ impl StreamKind {
     pub(crate) fn from_byte(byte: u8) -> Option<Self> {
         match byte {
             1 => Some(Self::Control),
-            2 => Some(Self::State),
             3 => Some(Self::Enrolment),
             _ => None,
         }

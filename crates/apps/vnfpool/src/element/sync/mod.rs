@@ -542,7 +542,6 @@ fn tell_watermarks(slot: SlotId, lanes: &Lanes) {
         let Watermark {
             complete_until,
             changes,
-            backlog,
             ..
         } = watermark;
         let at = now();
@@ -551,7 +550,7 @@ fn tell_watermarks(slot: SlotId, lanes: &Lanes) {
         // For people by the wall clock, for who compares by the clock of every `Time`.
         let since = age.and_then(|age| jiff::Timestamp::now().checked_sub(age).ok());
         tracing::info!(
-            %slot, %class, in_sync = status.in_sync, entries = status.entries, changes, backlog,
+            %slot, %class, in_sync = status.in_sync, entries = status.entries, changes,
             complete_until_us_before = age.map(|age| age.as_micros()), missing_at_most = missing,
             missing_since = since.map(tracing::field::display),
             missing_since_boottime_ns = complete_until.map(|until| until.0),

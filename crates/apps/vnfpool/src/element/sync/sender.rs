@@ -302,8 +302,8 @@ impl Thread {
             let looked_at = now();
             let drained = self.read_events()?;
             if drained {
-                let (up_to, backlog) = (looked_at, 0);
-                self.feed(SenderInput::CaughtUp { up_to, backlog })?;
+                let up_to = looked_at;
+                self.feed(SenderInput::CaughtUp { up_to })?;
             }
             self.obey()?;
             let all_received = self.receive()?;

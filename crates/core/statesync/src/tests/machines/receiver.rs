@@ -225,7 +225,6 @@ fn a_mark_in_a_snapshot_is_no_watermark() {
         sent_at_ns: 1,
         behind_us: 0,
         round_trip_us: 0,
-        backlog: 0,
         changes: 0,
     });
     let inputs = [hello(5), begin(5, 1, 1), told(5, 1, 2, mark)].map(ReceiverInput::Frame);

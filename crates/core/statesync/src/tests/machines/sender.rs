@@ -420,10 +420,7 @@ fn a_refused_entry_is_not_held() {
 #[test]
 fn a_loss_stops_the_mark() {
     let mut sender = synced_sender();
-    let caught_up = |at| SenderInput::CaughtUp {
-        up_to: at,
-        backlog: 0,
-    };
+    let caught_up = |at| SenderInput::CaughtUp { up_to: at };
     let mut behind = |at: Time, input: SenderInput| {
         let mut out = Effects::default();
         sender.handle(at, input, &mut out);
