@@ -1,6 +1,7 @@
 //! The whole path between two kernels: source, sender, stream, receiver, sink, while the first
 //! kernel's table changes faster than its events can be kept.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver as Incoming, RecvTimeoutError, Sender as Outgoing, channel};
 use std::time::{Duration, Instant};
 
@@ -36,9 +37,17 @@ struct Active {
 
 impl Active {
     fn new(to_standby: Outgoing<Vec<u8>>, from_standby: Incoming<Vec<u8>>) -> Self {
+        Self::with_limits(to_standby, from_standby, Limits::default())
+    }
+
+    fn with_limits(
+        to_standby: Outgoing<Vec<u8>>,
+        from_standby: Incoming<Vec<u8>>,
+        limits: Limits,
+    ) -> Self {
         let mut active = Self {
             source: Source::open(Scope::default(), EVENT_BYTES).unwrap(),
-            sender: Sender::new(demand(), false, Limits::default()),
+            sender: Sender::new(demand(), false, limits),
             decoder: Decoder::new(),
             to_standby,
             from_standby,
@@ -123,8 +132,12 @@ fn demand() -> Demand {
     }
 }
 
-/// The standby's loop; ends when the active is gone.
-fn run_standby(from_active: &Incoming<Vec<u8>>, to_active: &Outgoing<Vec<u8>>) {
+/// The standby's loop, which stands still where `goes_on` says so; ends when the active is gone.
+fn run_standby(
+    from_active: &Incoming<Vec<u8>>,
+    to_active: &Outgoing<Vec<u8>>,
+    goes_on: impl Fn() -> bool,
+) {
     let Demand {
         class,
         format,
@@ -144,6 +157,9 @@ fn run_standby(from_active: &Incoming<Vec<u8>>, to_active: &Outgoing<Vec<u8>>) {
     let now = || Time::ZERO.after(began.elapsed());
     receiver.handle(now(), ReceiverInput::Connected, &mut effects);
     loop {
+        while !goes_on() {
+            std::thread::sleep(TICK);
+        }
         match from_active.recv_timeout(TICK) {
             Ok(bytes) => decoder.push(&bytes),
             Err(RecvTimeoutError::Timeout) => {
@@ -245,7 +261,7 @@ fn the_other_kernel_ends_equal_through_bursts_and_losses() {
         injector.flush().unwrap();
     });
     let status = std::thread::scope(|scope| {
-        scope.spawn(|| gateways[1].enter(move || run_standby(&from_active, &to_active)));
+        scope.spawn(|| gateways[1].enter(move || run_standby(&from_active, &to_active, || true)));
         gateways[0].enter(|| {
             enable_events().unwrap();
             let mut churn = Churn {
@@ -270,4 +286,83 @@ fn the_other_kernel_ends_equal_through_bursts_and_losses() {
     let (ours, theirs) = (table(&gateways[0]), table(&gateways[1]));
     assert!(ours.len() > 500, "{}", ours.len());
     assert_eq!(ours, theirs);
+}
+
+/// Goal: two standbys are fed at once, and one that stands still costs the other nothing; when it goes
+/// on it is told what it missed. Method: a sender and a source each, as in the agent; the second
+/// standby reads nothing while more is changed than a sender keeps for it.
+#[test]
+fn two_standbys_are_fed_and_a_slow_one_delays_only_itself() {
+    const UNACKED_MAX: usize = 64 * 1024;
+    let [active, quick, slow] = ["a", "b", "c"].map(Namespace::new);
+    let goes_on = AtomicBool::new(true);
+    let (to_quick, from_active) = channel();
+    let (to_active, from_quick) = channel();
+    let (to_slow, queued) = channel();
+    let (slow_to_active, from_slow) = channel();
+    std::thread::scope(|scope| {
+        let standbys = [&quick, &slow];
+        scope.spawn(move || {
+            standbys[0].enter(move || run_standby(&from_active, &to_active, || true));
+        });
+        let goes_on_now = || goes_on.load(Ordering::Relaxed);
+        scope.spawn(move || {
+            standbys[1].enter(move || run_standby(&queued, &slow_to_active, goes_on_now));
+        });
+        active.enter(|| {
+            enable_events().unwrap();
+            let mut churn = Churn {
+                injector: Injector::open().unwrap(),
+                random: 11,
+            };
+            churn.change(500);
+            let limits = Limits {
+                unacked_bytes_max: UNACKED_MAX,
+                ..Limits::default()
+            };
+            let mut feeds = [
+                Active::with_limits(to_quick, from_quick, limits),
+                Active::with_limits(to_slow, from_slow, limits),
+            ];
+            for feed in &mut feeds {
+                feed.settle();
+            }
+            let standstill = Standstill::begin(&goes_on);
+            for _ in 0..300 {
+                churn.change(20);
+                for feed in &mut feeds {
+                    feed.turn();
+                }
+            }
+            let before = feeds[0].settle();
+            assert_eq!(table(&active), table(&quick));
+            let behind = feeds[1].sender.status();
+            assert!(behind.lagged > 0 && !behind.in_sync, "{behind:?}");
+            assert!(behind.unacked_bytes < 2 * UNACKED_MAX, "{behind:?}");
+            drop(standstill);
+            let caught_up = feeds[1].settle();
+            assert!(caught_up.scans > behind.scans, "{caught_up:?}");
+            assert_eq!(feeds[0].settle().scans, before.scans);
+        });
+    });
+    let ours = table(&active);
+    assert!(ours.len() > 300, "{}", ours.len());
+    assert_eq!(ours, table(&quick));
+    assert_eq!(ours, table(&slow));
+}
+
+/// A standby stands still until this is dropped, which it is also when the test fails.
+struct Standstill<'a>(&'a AtomicBool);
+
+impl<'a> Standstill<'a> {
+    fn begin(goes_on: &'a AtomicBool) -> Self {
+        goes_on.store(false, Ordering::Relaxed);
+        Self(goes_on)
+    }
+}
+
+impl Drop for Standstill<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
