@@ -1,8 +1,10 @@
 //! Whether the network function on this machine can work: what the kernel says about it, whether
 //! its process lives, and a probe through it.
 
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::fs::FileExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -12,22 +14,59 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 
 use crate::control_socket::{self, ControlSocketError};
-use crate::netlink::{self, ACK, Body};
-use crate::sysctl::{self, Family, SysctlError};
+use crate::netlink::{self, Body, Question};
+use crate::sysctl::{Family, SysctlError};
 
-/// Whether the kernel forwards packets of a family between interfaces.
-///
-/// # Errors
-/// The setting could not be read; a machine without IPv6 simply does not forward it.
-pub fn forwarding_is_on(family: Family) -> Result<bool, SysctlError> {
-    let path = match family {
-        Family::V4 => Path::new("/proc/sys/net/ipv4/ip_forward"),
-        Family::V6 => Path::new("/proc/sys/net/ipv6/conf/all/forwarding"),
-    };
-    match sysctl::read(path) {
-        Ok(value) => Ok(value == "1"),
-        Err(error) if error.source.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(error),
+/// Whether the kernel forwards packets of a family between interfaces: looked at again and again, in
+/// the network namespace of the thread that looks first.
+#[derive(Debug)]
+pub struct Forwarding {
+    path: &'static Path,
+    setting: Option<File>,
+}
+
+impl Forwarding {
+    /// Of `family`; nothing is looked at yet.
+    #[must_use]
+    pub fn of(family: Family) -> Self {
+        let path = match family {
+            Family::V4 => "/proc/sys/net/ipv4/ip_forward",
+            Family::V6 => "/proc/sys/net/ipv6/conf/all/forwarding",
+        };
+        Self {
+            path: Path::new(path),
+            setting: None,
+        }
+    }
+
+    /// Whether it does now.
+    ///
+    /// # Errors
+    /// The setting could not be read; a machine without IPv6 simply does not forward it.
+    pub fn is_on(&mut self) -> Result<bool, SysctlError> {
+        match self.look() {
+            Ok(is_on) => Ok(is_on),
+            Err(source) if source.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(source) => {
+                self.setting = None;
+                Err(SysctlError {
+                    action: "read",
+                    path: self.path.into(),
+                    source,
+                })
+            }
+        }
+    }
+
+    fn look(&mut self) -> io::Result<bool> {
+        let setting = match self.setting.take() {
+            Some(setting) => setting,
+            None => File::open(self.path)?,
+        };
+        let mut value = [0; 1];
+        let read = setting.read_at(&mut value, 0)?;
+        self.setting = Some(setting);
+        Ok(value.get(..read) == Some(b"1"))
     }
 }
 
@@ -76,32 +115,49 @@ pub struct TableError {
     pub source: io::Error,
 }
 
-/// Whether there is an nftables table of this name, which an operator's ruleset would have.
-///
-/// # Errors
-/// [`TableError`].
-pub fn table_exists(family: TableFamily, table: &str) -> Result<bool, TableError> {
-    match ask_for_table(family, table) {
-        Ok(()) => Ok(true),
-        Err(source) if source.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(source) => Err(TableError {
+/// Whether there is an nftables table of some name, which an operator's ruleset would have: asked
+/// again and again, in the network namespace of the thread that asks first.
+#[derive(Debug)]
+pub struct TableQuestion {
+    table: String,
+    question: Question,
+}
+
+impl TableQuestion {
+    /// For the table of this family and name; nothing is asked yet.
+    #[must_use]
+    pub fn new(family: TableFamily, table: &str) -> Self {
+        const NFT_MSG_GETTABLE: u16 = 1;
+        const NFTA_TABLE_NAME: u16 = 1;
+        let body = Body::new(&[family.number(), 0, 0, 0]).text(NFTA_TABLE_NAME, table);
+        let kind = netlink::NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_GETTABLE;
+        Self {
             table: table.to_owned(),
-            source,
-        }),
+            question: Question::new(netlink::NETFILTER, kind, body),
+        }
+    }
+
+    /// Whether it is there now.
+    ///
+    /// # Errors
+    /// [`TableError`].
+    pub fn exists(&mut self) -> Result<bool, TableError> {
+        match self.question.ask() {
+            Ok(()) => Ok(true),
+            Err(source) if source.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(source) => Err(TableError {
+                table: self.table.clone(),
+                source,
+            }),
+        }
     }
 }
 
 /// Whether the kernel speaks nftables with us at all.
 pub(crate) fn nftables_answers() -> bool {
-    table_exists(TableFamily::Inet, "vnfpool-probe").is_ok()
-}
-
-fn ask_for_table(family: TableFamily, table: &str) -> io::Result<()> {
-    const NFT_MSG_GETTABLE: u16 = 1;
-    const NFTA_TABLE_NAME: u16 = 1;
-    let body = Body::new(&[family.number(), 0, 0, 0]).text(NFTA_TABLE_NAME, table);
-    let kind = netlink::NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_GETTABLE;
-    netlink::request(netlink::NETFILTER, kind, ACK, &body).map(drop)
+    TableQuestion::new(TableFamily::Inet, "vnfpool-probe")
+        .exists()
+        .is_ok()
 }
 
 /// A process cannot be watched.

@@ -74,10 +74,7 @@ pub(crate) fn request(
     flags: u16,
     body: &Body,
 ) -> io::Result<Vec<Message>> {
-    let mut socket = Socket::new(protocol)?;
-    socket.bind_auto()?;
-    socket.connect(&SocketAddr::new(0, 0))?;
-
+    let socket = open(protocol)?;
     let mut request = Vec::with_capacity(HEADER_BYTES + body.0.len());
     append(&mut request, kind, flags, body)?;
     socket.send(&request, 0)?;
@@ -88,19 +85,78 @@ pub(crate) fn request(
         for message in messages(&datagram) {
             match message.kind {
                 KIND_DONE => return Ok(answers),
-                KIND_ERROR => {
-                    let code = message
-                        .body
-                        .first_chunk()
-                        .map_or(0, |c| i32::from_ne_bytes(*c));
-                    return match code {
-                        0 => Ok(answers),
-                        code => Err(io::Error::from_raw_os_error(code.saturating_neg())),
-                    };
-                }
+                KIND_ERROR => return outcome(&message).map(|()| answers),
                 _ => answers.push(message),
             }
         }
+    }
+}
+
+/// A request that is made again and again, over one socket, and of whose answer only the outcome
+/// counts.
+#[derive(Debug)]
+pub(crate) struct Question {
+    protocol: isize,
+    kind: u16,
+    body: Body,
+    socket: Option<Socket>,
+    request: Vec<u8>,
+}
+
+/// Longest answer that is read whole; of a longer one the beginning will do.
+const ANSWER_BYTES: usize = 4096;
+
+impl Question {
+    pub(crate) const fn new(protocol: isize, kind: u16, body: Body) -> Self {
+        Self {
+            protocol,
+            kind,
+            body,
+            socket: None,
+            request: Vec::new(),
+        }
+    }
+
+    /// Asks; an error of the kernel's is the answer, after any other one the next question has a
+    /// socket of its own.
+    pub(crate) fn ask(&mut self) -> io::Result<()> {
+        let socket = match self.socket.take() {
+            Some(socket) => socket,
+            None => {
+                let socket = open(self.protocol)?;
+                // It has answered before `send` returns.
+                socket.set_non_blocking(true)?;
+                socket
+            }
+        };
+        self.request.clear();
+        append(&mut self.request, self.kind, ACK, &self.body)?;
+        socket.send(&self.request, 0)?;
+        let mut answer = [0; ANSWER_BYTES];
+        loop {
+            let length = socket.recv(&mut &mut answer[..], 0)?;
+            let answered = messages(&answer[..length]).find(|one| one.kind == KIND_ERROR);
+            let Some(answered) = answered else { continue };
+            self.socket = Some(socket);
+            return outcome(&answered);
+        }
+    }
+}
+
+fn open(protocol: isize) -> io::Result<Socket> {
+    let mut socket = Socket::new(protocol)?;
+    socket.bind_auto()?;
+    socket.connect(&SocketAddr::new(0, 0))?;
+    Ok(socket)
+}
+
+/// What an acknowledgement says.
+fn outcome(message: &Message) -> io::Result<()> {
+    let code = message.body.first_chunk();
+    match code.map(|code| i32::from_ne_bytes(*code)) {
+        Some(0) => Ok(()),
+        Some(code) => Err(io::Error::from_raw_os_error(code.saturating_neg())),
+        None => Err(io::ErrorKind::InvalidData.into()),
     }
 }
 
@@ -108,9 +164,7 @@ pub(crate) fn request(
 pub(crate) fn nftables_batch(batch: &[(u16, u16, Body)]) -> io::Result<()> {
     const BATCH_BEGIN: u16 = 16;
     const BATCH_END: u16 = 17;
-    let mut socket = Socket::new(NETFILTER)?;
-    socket.bind_auto()?;
-    socket.connect(&SocketAddr::new(0, 0))?;
+    let socket = open(NETFILTER)?;
     // It has answered before `send` returns.
     socket.set_non_blocking(true)?;
 
@@ -127,11 +181,8 @@ pub(crate) fn nftables_batch(batch: &[(u16, u16, Body)]) -> io::Result<()> {
     while acknowledged < batch.len() {
         let (datagram, _) = socket.recv_from_full()?;
         for message in messages(&datagram).filter(|m| m.kind == KIND_ERROR) {
-            match message.body.first_chunk().map(|c| i32::from_ne_bytes(*c)) {
-                Some(0) => acknowledged += 1,
-                Some(code) => return Err(io::Error::from_raw_os_error(code.saturating_neg())),
-                None => return Err(io::ErrorKind::InvalidData.into()),
-            }
+            outcome(&message)?;
+            acknowledged += 1;
         }
     }
     Ok(())

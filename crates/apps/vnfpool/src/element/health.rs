@@ -12,10 +12,8 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use vnfpool_config::{Family, Health, Probe, ProbeTest};
-use vnfpool_linux::health::{
-    FunctionProbe, ProcessWatch, TableFamily, forwarding_is_on, table_exists,
-};
+use vnfpool_config::{Family, Health, Probe, ProbeTest, Ruleset};
+use vnfpool_linux::health::{Forwarding, FunctionProbe, ProcessWatch, TableFamily, TableQuestion};
 use vnfpool_linux::link_watch::LinkWatch;
 use vnfpool_linux::links::{self, LinkError};
 use vnfpool_linux::sysctl;
@@ -68,6 +66,8 @@ pub(crate) fn start(
         .map(|probe| Prober::start(probe, Arc::clone(&stop)));
     let probe = probe.transpose()?;
     let mut watcher = Watcher {
+        forwarding: health.forwarding.iter().map(forwarding_of).collect(),
+        table: health.ruleset.as_ref().and_then(table_of),
         health,
         watched,
         link_watch,
@@ -124,8 +124,31 @@ impl Watched {
     }
 }
 
+fn forwarding_of(family: &Family) -> (&'static str, Forwarding) {
+    match family {
+        Family::Ipv4 => ("IPv4", Forwarding::of(sysctl::Family::V4)),
+        Family::Ipv6 => ("IPv6", Forwarding::of(sysctl::Family::V6)),
+    }
+}
+
+/// None if the family is none.
+fn table_of(ruleset: &Ruleset) -> Option<TableQuestion> {
+    let family = match ruleset.family.as_str() {
+        "inet" => TableFamily::Inet,
+        "ip" => TableFamily::Ip,
+        "ip6" => TableFamily::Ip6,
+        "arp" => TableFamily::Arp,
+        "bridge" => TableFamily::Bridge,
+        "netdev" => TableFamily::Netdev,
+        _ => return None,
+    };
+    Some(TableQuestion::new(family, &ruleset.table))
+}
+
 struct Watcher {
     health: Health,
+    forwarding: Vec<(&'static str, Forwarding)>,
+    table: Option<TableQuestion>,
     watched: Vec<Watched>,
     link_watch: LinkWatch,
     probe: Option<Prober>,
@@ -162,13 +185,9 @@ impl Watcher {
         }
     }
 
-    fn check_forwarding(&self, faults: &mut Vec<String>) {
-        for family in &self.health.forwarding {
-            let (family, name) = match family {
-                Family::Ipv4 => (sysctl::Family::V4, "IPv4"),
-                Family::Ipv6 => (sysctl::Family::V6, "IPv6"),
-            };
-            match forwarding_is_on(family) {
+    fn check_forwarding(&mut self, faults: &mut Vec<String>) {
+        for (name, forwarding) in &mut self.forwarding {
+            match forwarding.is_on() {
                 Ok(true) => {}
                 Ok(false) => faults.push(format!("{name} forwarding is off")),
                 Err(error) => faults.push(format!("{name} forwarding is not known: {error}")),
@@ -176,24 +195,15 @@ impl Watcher {
         }
     }
 
-    fn check_ruleset(&self, faults: &mut Vec<String>) {
+    fn check_ruleset(&mut self, faults: &mut Vec<String>) {
         let Some(ruleset) = &self.health.ruleset else {
             return;
         };
         let (family, table) = (&ruleset.family, &ruleset.table);
-        let known = match family.as_str() {
-            "inet" => Some(TableFamily::Inet),
-            "ip" => Some(TableFamily::Ip),
-            "ip6" => Some(TableFamily::Ip6),
-            "arp" => Some(TableFamily::Arp),
-            "bridge" => Some(TableFamily::Bridge),
-            "netdev" => Some(TableFamily::Netdev),
-            _ => None,
-        };
-        let Some(known) = known else {
+        let Some(question) = &mut self.table else {
             return faults.push(format!("'{family}' is no nftables family"));
         };
-        match table_exists(known, table) {
+        match question.exists() {
             Ok(true) => {}
             Ok(false) => faults.push(format!("the nftables table {family} {table} is missing")),
             Err(error) => faults.push(error.to_string()),

@@ -14,7 +14,7 @@ use std::time::Duration;
 use netns::{Lab, Prober, capture, echo, run};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use vnfpool_linux::announce::Announcer;
-use vnfpool_linux::health::{TableFamily, forwarding_is_on, table_exists};
+use vnfpool_linux::health::{Forwarding, TableFamily, TableQuestion};
 use vnfpool_linux::link_watch::{LinkChange, LinkWatch};
 use vnfpool_linux::links::{self, LinkError};
 use vnfpool_linux::sysctl::Family;
@@ -329,9 +329,10 @@ fn carrier_changes_are_reported() {
 #[test]
 fn health_is_what_the_kernel_says() {
     let lab = Lab::new(1);
-    let forwards = || {
+    let mut forwarding = [Family::V4, Family::V6].map(Forwarding::of);
+    let mut forwards = || {
         lab.within("gw1", || {
-            [Family::V4, Family::V6].map(|family| forwarding_is_on(family).unwrap())
+            forwarding.each_mut().map(|family| family.is_on().unwrap())
         })
     };
     assert_eq!(forwards(), [true, true]);
@@ -340,7 +341,6 @@ fn health_is_what_the_kernel_says() {
     lab.write("gw1", "ipv6/conf/all/forwarding", "0");
     assert_eq!(forwards(), [false, false]);
 
-    let exists = |family, name: &str| lab.within("gw1", || table_exists(family, name).unwrap());
     let families = [
         (TableFamily::Inet, "inet"),
         (TableFamily::Ip, "ip"),
@@ -350,16 +350,19 @@ fn health_is_what_the_kernel_says() {
         (TableFamily::Netdev, "netdev"),
     ];
     for (family, word) in families {
-        assert!(!exists(family, "edge"), "{word}");
+        let mut edge = TableQuestion::new(family, "edge");
+        let exists = |one: &mut TableQuestion| lab.within("gw1", || one.exists().unwrap());
+        assert!(!exists(&mut edge), "{word}");
         let namespace = lab.namespace("gw1");
         run(&format!(
             "ip netns exec {namespace} nft add table {word} edge"
         ));
-        assert!(exists(family, "edge"), "{word}");
-        assert!(!exists(family, "edg"), "{word}");
+        assert!(exists(&mut edge) && exists(&mut edge), "{word}");
+        assert!(!exists(&mut TableQuestion::new(family, "edg")), "{word}");
         run(&format!(
             "ip netns exec {namespace} nft delete table {word} edge"
         ));
+        assert!(!exists(&mut edge), "{word}");
     }
 }
 
