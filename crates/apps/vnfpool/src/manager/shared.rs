@@ -264,7 +264,10 @@ impl Shared {
                 element: id,
                 slots: &names.unwrap_or_default(),
             };
-            let news = element.state_told.news(&report, &by, Instant::now());
+            let now = Instant::now();
+            let mut news = element.state_told.news(&report, &by, now);
+            let trouble = report.handover_trouble.as_ref();
+            news.extend(element.handovers_told.news(trouble, pool, id, now));
             live.report = report;
             let is_news = live.told_able != is && element.able_told.may_tell(Instant::now());
             if is_news {

@@ -15,6 +15,7 @@ mod blocks;
 mod caller;
 mod clock;
 mod daemon;
+mod drain;
 mod evidence;
 mod fencing;
 mod function;
