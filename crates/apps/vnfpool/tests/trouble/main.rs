@@ -18,6 +18,7 @@ mod daemon;
 mod drain;
 mod evidence;
 mod fencing;
+mod ftp;
 mod function;
 mod haproxy;
 mod hooks;
