@@ -26,6 +26,7 @@ mod hostile;
 mod ipv6;
 mod leftovers;
 mod links;
+mod lost_state;
 mod manager;
 mod operator;
 mod packets;
