@@ -232,6 +232,32 @@ pub struct ElementStatus {
     /// Slots in which it is not armed, since it has lost its place too often.
     #[serde(default)]
     pub quarantines: Vec<QuarantineStatus>,
+    /// What went wrong in its planned handovers since its agent's process began.
+    #[serde(default)]
+    pub handover_trouble: Option<HandoverTroubleStatus>,
+}
+
+/// What went wrong in planned handovers. Each went on all the same.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HandoverTroubleStatus {
+    /// The function was not told to drain before it, so requests in flight were cut.
+    pub not_drained: Option<DrainFailuresStatus>,
+    /// The function was not told afterwards that it is over, so it may go on draining.
+    pub not_resumed: Option<DrainFailuresStatus>,
+    /// Classes of state that were handed over without knowing that the newest changes were at the
+    /// successor.
+    pub classes_undrained: u64,
+}
+
+/// What the function's control socket did not take.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DrainFailuresStatus {
+    /// How often.
+    pub count: u64,
+    /// Why not, the last time.
+    pub reason: String,
+    /// How many milliseconds before the element's newest report that was.
+    pub last_ms: u64,
 }
 
 /// The quarantine of an element in a slot.

@@ -18,9 +18,10 @@ mod router;
 pub mod server;
 
 pub use api::{
-    Applied, AuditEntry, ClassStatus, DowngradeStatus, ElementStatus, Event, FenceRequest,
-    ManagerStatus, PardonRequest, PoolStatus, PortBlocksStatus, QuarantineStatus, SlotStatus,
-    Status, SwitchoverDone, SwitchoverRequest, Token, TokenRequest,
+    Applied, AuditEntry, ClassStatus, DowngradeStatus, DrainFailuresStatus, ElementStatus, Event,
+    FenceRequest, HandoverTroubleStatus, ManagerStatus, PardonRequest, PoolStatus,
+    PortBlocksStatus, QuarantineStatus, SlotStatus, Status, SwitchoverDone, SwitchoverRequest,
+    Token, TokenRequest,
 };
 pub use operations::{EventStream, Operations};
 pub use problem::{Code, Fault, Problem};

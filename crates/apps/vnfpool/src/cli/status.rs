@@ -1,5 +1,6 @@
 //! `vnfpool status`.
 
+mod handovers;
 mod state;
 
 use std::path::Path;
@@ -94,6 +95,9 @@ fn print_pool(pool: &PoolStatus, output: &mut Output) -> anyhow::Result<()> {
         }
         for quarantine in &element.quarantines {
             output.line(clean(&quarantine_line(element, quarantine)))?;
+        }
+        for trouble in handovers::remarks(element) {
+            output.line(clean(&trouble))?;
         }
     }
     Ok(())

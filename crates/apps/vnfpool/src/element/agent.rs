@@ -16,14 +16,15 @@ use vnfpool_transport::RejectionCounters;
 use vnfpool_transport::pki::Credentials;
 use vnfpool_wire::control::frame::Kind;
 use vnfpool_wire::control::{
-    Configuration, ElementReport, Frame, SlotReport, SwitchoverCommand, SwitchoverResult,
+    Configuration, ElementReport, Frame, HandoverTrouble, SlotReport, SwitchoverCommand,
+    SwitchoverResult,
 };
 use vnfpool_wire::datagram::NodeId;
 
 pub(super) use self::configure::paths_to;
 use self::faults::Faults;
 use super::blocks::Blocks;
-use super::drain;
+use super::drain::{self, Failures, Step};
 use super::hooks::{Call, HookKind, HookRunner, RolesTold};
 use super::inheritance::SetupKeeper;
 use super::mesh::Mesh;
@@ -75,6 +76,7 @@ pub(crate) struct Agent {
     /// What the manager configured last; locked while it is carried out.
     configuration: tokio::sync::Mutex<Option<Configuration>>,
     faults: Faults,
+    pub(super) drain_failures: Failures,
     state: Mutex<State>,
 }
 
@@ -132,6 +134,7 @@ impl Agent {
             setup: Mutex::new(parts.setup),
             configuration: tokio::sync::Mutex::default(),
             faults: Faults::default(),
+            drain_failures: Failures::default(),
             state: Mutex::new(State::default()),
         }
     }
@@ -185,7 +188,7 @@ impl Agent {
     }
 
     fn tell_others_of_faults(&self) {
-        self.tell_manager(Kind::ElementReport(self.report()));
+        self.report_now();
         let faults = self.faults.list();
         if !faults.is_empty() {
             self.call_hooks(HookKind::Fault, &faults.join("; "));
@@ -348,7 +351,38 @@ impl Agent {
             slots: slots.collect(),
             faults,
             revision: self.state().revision,
+            handover_trouble: self.handover_trouble(),
         }
+    }
+
+    /// What went wrong in planned handovers; none if nothing did.
+    fn handover_trouble(&self) -> Option<HandoverTrouble> {
+        let at = now();
+        let trouble = HandoverTrouble {
+            not_drained: self.drain_failures.report(Step::Begin, at),
+            not_resumed: self.drain_failures.report(Step::End, at),
+            classes_undrained: self.sync.undrained(),
+        };
+        (trouble != HandoverTrouble::default()).then_some(trouble)
+    }
+
+    /// The function's control socket did not take a line around a planned handover.
+    pub(super) fn drain_failed(&self, step: Step, reason: String) {
+        match step {
+            Step::Begin => tracing::error!(
+                "the function is not drained, requests in flight are cut by the handover: {reason}"
+            ),
+            Step::End => tracing::error!(
+                "the function was not told that the handover is over, it may go on draining: {reason}"
+            ),
+        }
+        self.drain_failures.note(step, reason, now());
+        self.report_now();
+    }
+
+    /// Tells the manager how things are, without waiting for the next report.
+    pub(super) fn report_now(&self) {
+        self.tell_manager(Kind::ElementReport(self.report()));
     }
 
     /// A switchover that the manager asks for.
@@ -360,7 +394,8 @@ impl Agent {
             let serves = agent.to_hand_over().contains(&slot);
             let drain = agent.config.drain.clone().filter(|_| serves);
             let hand_over = agent.hand_over_for(slot, id);
-            drain::around(drain, hand_over).await;
+            let failed = |step, reason| agent.drain_failed(step, reason);
+            drain::around(drain, failed, hand_over).await;
         });
     }
 

@@ -1,5 +1,6 @@
 //! A clean stop hands over first.
 
+use std::convert::Infallible;
 use std::time::{Duration, Instant};
 
 use vnfpool_model::SlotId;
@@ -15,22 +16,42 @@ const HAND_OVER_TIME_MAX: Duration = Duration::from_secs(2);
 /// none, and without the manager it could not even claim the slot.
 const RESIGN_AFTER: Duration = Duration::from_secs(1);
 
+/// Between the handover and the end of what this element says.
+const LAST_MOMENT: Duration = Duration::from_millis(100);
+
 /// How often the outcome is looked at.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
-/// Hands every slot over that is served here and has a successor.
-pub(super) async fn hand_over_all(agent: &Agent) {
+/// Hands every slot over that is served here and has a successor. Meanwhile `control`, unless it has
+/// ended, goes on telling the manager how that goes; it is dropped then.
+pub(super) async fn take(agent: &Agent, control: impl Future<Output = anyhow::Result<()>>) {
+    let control = async {
+        // Whatever it ends with: the slots are handed over all the same.
+        let _ = control.await;
+        std::future::pending::<Infallible>().await
+    };
+    tokio::select! {
+        () = hand_over_all(agent) => {}
+        never = control => match never {},
+    }
+}
+
+async fn hand_over_all(agent: &Agent) {
     if !agent.serves() {
         return;
     }
     let drain = agent.config.drain.clone();
     let drain = drain.filter(|_| !agent.to_hand_over().is_empty());
-    drain::around(drain, hand_over(agent)).await;
+    let failed = |step, reason| agent.drain_failed(step, reason);
+    drain::around(drain, failed, hand_over(agent)).await;
     if agent.serves() {
         tracing::warn!("stopping without a successor: nobody serves until another element can");
     }
-    // The successor's first heartbeats want an answer: it counts on us for a moment more.
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    // The successor's first heartbeats want an answer: it counts on us for a moment more. In the middle
+    // of it the streams have been drained or not, and the manager has a moment left to hear of it.
+    tokio::time::sleep(LAST_MOMENT / 2).await;
+    agent.report_now();
+    tokio::time::sleep(LAST_MOMENT / 2).await;
 }
 
 async fn hand_over(agent: &Agent) {

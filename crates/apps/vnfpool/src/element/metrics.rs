@@ -13,6 +13,7 @@ use vnfpool_statesync::class::ClassName;
 use vnfpool_wire::datagram::NodeId;
 
 use super::agent::Agent;
+use super::drain::Step;
 use super::figures::Samples;
 use super::pulse::{Takeover, View};
 use super::sync::{Figures, SyncFigures};
@@ -47,6 +48,14 @@ fn text(agent: &Agent) -> String {
         "vnfpool_handover_undrained",
         "Classes of state handed over without their newest changes",
         [(Vec::new(), agent.sync.undrained())],
+    );
+    scrape.counter(
+        "vnfpool_drain_failures",
+        "Lines of [drain] that the function's control socket did not take",
+        Step::ALL.map(|step| {
+            let labels = vec![("step", step.as_str().to_owned())];
+            (labels, agent.drain_failures.count(step))
+        }),
     );
     function(&mut scrape, agent);
     gates(&mut scrape, agent, &view);

@@ -39,6 +39,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, anyhow, bail};
+use futures_util::FutureExt as _;
 use tokio::sync::mpsc;
 use vnfpool_config::{ElementConfig, ElementFile, Realtime};
 use vnfpool_heartbeat::PathSpec;
@@ -236,25 +237,22 @@ async fn serve_behind(start: Start) -> anyhow::Result<()> {
         version = crate::VERSION, commit = crate::COMMIT, "the element's agent runs"
     );
     daemon::ready();
+    let mut control = Box::pin(control::run(Arc::clone(&agent)).fuse());
     let outcome = tokio::select! {
         signal = stop.told() => { tracing::info!(signal, "stopping"); Ok(()) }
-        error = control::run(Arc::clone(&agent)) => error,
+        error = &mut control => error,
         Some(interface) = is_made_anew.recv() => Err(anyhow!(
             "the interface '{interface}' was removed and made anew: start the agent again, its \
              sockets and addresses are those of the former one"
         )),
         ended = tasks::first_to_end(&mut tasks) => Err(ended),
     };
-    departure::hand_over_all(&agent).await;
+    departure::take(&agent, control).await;
     stop_health.store(true, Ordering::Relaxed);
     pulse.send(Command::Stop);
     let threads = [Some(thread), Some(health), sdk];
-    let join = move || {
-        threads
-            .into_iter()
-            .flatten()
-            .for_each(|thread| drop(thread.join()))
-    };
+    let threads = threads.into_iter().flatten();
+    let join = move || threads.for_each(|thread| drop(thread.join()));
     let _ = tokio::task::spawn_blocking(join).await;
     agent.mesh.close().await;
     tasks.shutdown().await;

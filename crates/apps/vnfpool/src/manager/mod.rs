@@ -16,6 +16,7 @@ mod db;
 mod deletion;
 mod events;
 mod fencing;
+mod handover_news;
 mod metrics;
 mod operations;
 mod paces;

@@ -14,6 +14,7 @@ use vnfpool_wire::control;
 use vnfpool_wire::datagram::{Member, NodeId, Record};
 
 use super::deletion::Closing;
+use super::handover_news::HandoversTold;
 use super::pulse::View;
 use super::state_news::StateTold;
 
@@ -179,6 +180,8 @@ pub(crate) struct Element {
     pub(super) unknown_told: Told,
     /// Events about the state that it replicates.
     pub(super) state_told: StateTold,
+    /// Events about its planned handovers.
+    pub(super) handovers_told: HandoversTold,
 }
 
 impl Element {
@@ -200,6 +203,7 @@ impl Element {
             able_told: Told(None),
             unknown_told: Told(None),
             state_told: StateTold::default(),
+            handovers_told: HandoversTold::default(),
         }
     }
 }

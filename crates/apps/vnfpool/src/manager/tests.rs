@@ -26,7 +26,8 @@ use vnfpool_transport::{
 };
 use vnfpool_wire::control::frame::Kind;
 use vnfpool_wire::control::{
-    CLASSES_REPORTED_MAX, ClassReport, DowngradeReport, ElementReport, Frame, Hello, SlotReport,
+    CLASSES_REPORTED_MAX, ClassReport, DowngradeReport, DrainFailures, ElementReport, Frame,
+    HandoverTrouble, Hello, SlotReport,
 };
 use vnfpool_wire::datagram::{Member, NodeId, Record};
 
@@ -467,6 +468,85 @@ async fn the_lag_of_the_standby_is_milliseconds_by_the_word_of_the_active() {
     assert_eq!((gw1.role, gw1.sync_lag_ms), (Role::Active, None));
     assert_eq!((gw2.role, gw2.sync_lag_ms), (Role::Standby, Some(12)));
     assert_eq!(gw1.labels["rack"], "of gw1");
+}
+
+/// Goal: a fault with which a life goes on in another process is an event, however soon it passes; one
+/// with which another life begins is none.
+#[tokio::test]
+async fn a_fault_after_another_process_of_a_life_is_news() {
+    let running = pair().await;
+    let shared = &running.api.0;
+    let gw1: ElementId = "gw1".parse().unwrap();
+    let say = |able, fault: &str| {
+        let report = ElementReport {
+            able,
+            faults: vec![fault.to_owned()],
+            ..ElementReport::default()
+        };
+        shared.reported(&edge(), &gw1, report);
+    };
+    let mut kept = Box::pin(shared.events.stream(Some(0)));
+    let mut tells = |kind: &str| {
+        let now = || kept.next().now_or_never().flatten();
+        std::iter::from_fn(now).any(|event| event.kind == kind)
+    };
+    for (is_same_life, is_news) in [(true, true), (false, false)] {
+        let _frames = connect(shared, "gw1", 1);
+        say(true, "");
+        assert!(tells("able"));
+        if !is_same_life {
+            let mut registry = shared.registry();
+            let element = registry.elements.get_mut(&(edge(), gw1.clone())).unwrap();
+            element.live.as_mut().unwrap().hello.incarnation = 0;
+        }
+        let _frames = connect(shared, "gw1", 2);
+        // Events of one kind are a second apart.
+        tokio::time::sleep(Duration::from_millis(1_100)).await;
+        say(false, "the state is lost here");
+        assert_eq!(tells("unable"), is_news);
+        tokio::time::sleep(Duration::from_millis(1_100)).await;
+    }
+}
+
+/// Goal: what an element says of its planned handovers is an event and stands in `status`.
+#[tokio::test]
+async fn trouble_in_a_planned_handover_is_an_event_and_in_status() {
+    let running = pair().await;
+    let shared = &running.api.0;
+    let _frames = connect(shared, "gw1", 1);
+    let say = |handover_trouble| {
+        let report = ElementReport {
+            handover_trouble,
+            ..ElementReport::default()
+        };
+        shared.reported(&edge(), &"gw1".parse().unwrap(), report);
+    };
+    say(None);
+    let status = running.api.status().await.unwrap();
+    assert_eq!(status.pools[0].elements[0].handover_trouble, None);
+    say(Some(HandoverTrouble {
+        not_drained: Some(DrainFailures {
+            count: 1,
+            reason: "no answer".to_owned(),
+            last_ms: 40,
+        }),
+        ..HandoverTrouble::default()
+    }));
+    let status = running.api.status().await.unwrap();
+    let trouble = status.pools[0].elements[0]
+        .handover_trouble
+        .clone()
+        .unwrap();
+    let drain = trouble.not_drained.unwrap();
+    assert_eq!(
+        (drain.count, &*drain.reason, drain.last_ms),
+        (1, "no answer", 40)
+    );
+    assert_eq!((trouble.not_resumed, trouble.classes_undrained), (None, 0));
+    let mut kept = Box::pin(shared.events.stream(Some(0)));
+    let now = || kept.next().now_or_never().flatten();
+    let told = std::iter::from_fn(now).find(|event| event.kind == "drain-failed");
+    assert_eq!(told.unwrap().reason, "no answer");
 }
 
 /// Goal: an operator sees at which level the active's state is held, and by whom; whoever is not the

@@ -12,13 +12,13 @@ use crate::site::Site;
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The function beside one agent.
-struct Instance {
+pub(crate) struct Instance {
     client: Client,
     events: Events,
 }
 
 impl Instance {
-    fn start(runtime: &Runtime, site: &Site, gateway: Gateway) -> Self {
+    pub(crate) fn start(runtime: &Runtime, site: &Site, gateway: Gateway) -> Self {
         Self::start_of(runtime, site, gateway, "counts")
     }
 
@@ -37,7 +37,7 @@ impl Instance {
     }
 
     /// The newest epoch as the active in which the class is held as demanded; or the next one.
-    async fn held(&mut self) -> Active {
+    pub(crate) async fn held(&mut self) -> Active {
         let mut active = None;
         self.wait(|event| {
             match event {
@@ -50,12 +50,17 @@ impl Instance {
         .await
     }
 
-    async fn active(&mut self) -> Active {
+    pub(crate) async fn active(&mut self) -> Active {
         self.wait(|event| match event {
             Event::Role(Role::Active(active)) => Some(active),
             _ => None,
         })
         .await
+    }
+
+    pub(crate) async fn standby(&mut self) {
+        self.wait(|event| matches!(event, Event::Role(Role::Standby { .. })).then_some(()))
+            .await;
     }
 
     async fn wait<T>(&mut self, mut pick: impl FnMut(Event) -> Option<T>) -> T {
@@ -72,18 +77,20 @@ impl Instance {
             .expect("the event comes")
     }
 
-    fn counts(&self, active: Active) -> Table {
+    pub(crate) fn counts(&self, active: Active) -> Table {
         self.client.table(active.slot, "counts").unwrap()
     }
 }
 
 pub(crate) fn start_agent(site: &Site, gateway: Gateway) {
+    site.start_element_of(gateway, &element_file(site, gateway));
+}
+
+/// `element.toml` of a gateway with a socket for a function.
+pub(crate) fn element_file(site: &Site, gateway: Gateway) -> String {
     let socket = site.path(&format!("{gateway}-sdk.sock"));
-    let text = format!(
-        "{}\n[sdk]\nsocket = \"{socket}\"\n",
-        site.element_file(gateway)
-    );
-    site.start_element_of(gateway, &text);
+    let file = site.element_file(gateway);
+    format!("{file}\n[sdk]\nsocket = \"{socket}\"\n")
 }
 
 /// Goal: a successor that does not know a class is not armed, and `status` says why; when it knows the

@@ -10,10 +10,10 @@ use crate::daemon::wait;
 use crate::site::{Site, pool_file};
 
 /// Long enough for a debug build to be started on a busy machine.
-const TIMING: &str = "[pool]\nheartbeat_ms = 200\nlease_ms = 1500";
+pub(crate) const TIMING: &str = "[pool]\nheartbeat_ms = 200\nlease_ms = 1500";
 
 /// What a supervisor takes for a short life, and a little more.
-const SHORT_LIFE: Duration = Duration::from_millis(1_200);
+pub(crate) const SHORT_LIFE: Duration = Duration::from_millis(1_200);
 
 /// A pool with long leases whose elements are supervised; gw1 serves.
 fn supervised() -> Site {
@@ -35,7 +35,7 @@ fn standing(site: &Site) -> (Value, Vec<Value>) {
     (site.slot().unwrap()["epoch"].clone(), lives.collect())
 }
 
-fn agent_of(site: &Site, gateway: Gateway) -> u32 {
+pub(crate) fn agent_of(site: &Site, gateway: Gateway) -> u32 {
     wait("an agent", || {
         let children = site.element(gateway).children();
         children.first().copied()
@@ -43,7 +43,7 @@ fn agent_of(site: &Site, gateway: Gateway) -> u32 {
 }
 
 /// Waits until another process than `before` goes on.
-fn goes_on(site: &Site, gateway: Gateway, before: u32, times: usize) {
+pub(crate) fn goes_on(site: &Site, gateway: Gateway, before: u32, times: usize) {
     let element = site.element(gateway);
     wait("another agent that goes on", || {
         let log = element.log();

@@ -346,7 +346,12 @@ impl Site {
 
     /// Starts the element of a gateway under a supervisor.
     pub(crate) fn supervise_element(&self, gateway: Gateway) {
-        let file = self.write(&format!("{gateway}.toml"), &self.element_file(gateway));
+        self.supervise_element_of(gateway, &self.element_file(gateway));
+    }
+
+    /// Starts the element of a gateway under a supervisor, as a file says.
+    pub(crate) fn supervise_element_of(&self, gateway: Gateway, text: &str) {
+        let file = self.write(&format!("{gateway}.toml"), text);
         let mut command = self.daemon(gateway.name());
         command.args(["element", "supervise", "--config", &file]);
         let log = self.lab.directory().join(format!("{gateway}.log"));

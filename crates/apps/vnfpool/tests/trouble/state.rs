@@ -173,6 +173,17 @@ fn what_a_loss_hid_is_mended_and_said() {
         is_over.then_some(class)
     });
     assert!(class["overrun_ms"].is_u64(), "{class}");
+    let status = site.operate(&["status"]);
+    let lines = status.lines();
+    let remarks: Vec<_> = lines.filter(|line| line.contains("overruns: ")).collect();
+    assert!(
+        matches!(&remarks[..], [line] if line.contains(", repaired ")),
+        "{status}"
+    );
+    let of_class = "class=\"conntrack\"";
+    let overruns = site.metric("gw1", "vnfpool_sync_overruns_total", of_class);
+    assert!(overruns >= class["overruns"].as_f64().unwrap(), "{class}");
+    assert!(site.metric("gw1", "vnfpool_sync_repaired_total", of_class) >= 1.0);
     wait_same(&site);
     let is_ended = |key: &Key| (0..ENDED).any(|number| entry(number, 0).key == *key);
     assert_eq!(marks(&site, Gw2).len(), usize::from(BEFORE));

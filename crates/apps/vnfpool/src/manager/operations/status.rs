@@ -3,10 +3,14 @@
 use std::collections::BTreeMap;
 
 use vnfpool_model::{ElementId, Incarnation, PoolHandle, PoolSpec, Role, SlotId, Timing};
-use vnfpool_northbound::{ElementStatus, PoolStatus, PortBlocksStatus, SlotStatus};
+use vnfpool_northbound::{
+    DrainFailuresStatus, ElementStatus, HandoverTroubleStatus, PoolStatus, PortBlocksStatus,
+    SlotStatus,
+};
 use vnfpool_wire::control;
 use vnfpool_wire::datagram::NodeId;
 
+use super::super::handover_news::shortened;
 use super::super::paces::Paces;
 use super::super::pulse::View;
 use super::super::quarantine;
@@ -149,6 +153,22 @@ fn element_status(
         realtime: live.map(|l| l.hello.realtime.clone()).unwrap_or_default(),
         faults: report.map(|r| r.faults.clone()).unwrap_or_default(),
         quarantines: quarantine::status(view, pool, element.node),
+        handover_trouble: report.and_then(|r| r.handover_trouble.as_ref().map(handover_trouble)),
+    }
+}
+
+fn handover_trouble(report: &control::HandoverTrouble) -> HandoverTroubleStatus {
+    let failures = |of: &Option<control::DrainFailures>| {
+        of.as_ref().map(|of| DrainFailuresStatus {
+            count: of.count,
+            reason: shortened(&of.reason),
+            last_ms: of.last_ms,
+        })
+    };
+    HandoverTroubleStatus {
+        not_drained: failures(&report.not_drained),
+        not_resumed: failures(&report.not_resumed),
+        classes_undrained: report.classes_undrained,
     }
 }
 
