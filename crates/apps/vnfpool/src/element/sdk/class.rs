@@ -93,6 +93,26 @@ pub(super) struct Tenure {
     newest: u64,
 }
 
+/// Whether the function beside this agent has the class.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Standing {
+    /// The one that is registered has, or the last one that was.
+    Registered,
+    /// It has registered without this class, which is kept for another one.
+    LeftOut(LeftOut),
+    /// The class is not one of its slot any more: nobody finds it, so nothing may feed or read it.
+    Over,
+}
+
+/// Since when a class is one of nobody.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct LeftOut {
+    /// The first registration without it, counted by the hub.
+    pub(super) since: u64,
+    /// When the newest one was.
+    pub(super) at: Time,
+}
+
 /// A class, shared by the thread of the functions and those of its streams.
 #[derive(Debug)]
 pub(crate) struct Class {
@@ -105,6 +125,7 @@ pub(crate) struct Class {
 pub(super) struct State {
     pub(super) table: Table,
     spec: Option<ClassSpec>,
+    standing: Standing,
     tenure: Option<Tenure>,
     feeds: BTreeMap<FollowerId, Feed>,
     /// The successor was behind, and has not caught up since.
@@ -119,6 +140,7 @@ impl Class {
         let state = State {
             table: Table::default(),
             spec: None,
+            standing: Standing::Registered,
             tenure: None,
             feeds: BTreeMap::new(),
             is_behind: false,
@@ -170,8 +192,38 @@ impl State {
         self.spec.as_ref()
     }
 
+    /// A function has registered with the class.
     pub(super) fn set_spec(&mut self, spec: ClassSpec) {
         self.spec = Some(spec);
+        self.standing = Standing::Registered;
+    }
+
+    /// A function has registered without the class; `registration` counts such events.
+    pub(super) fn leave_out(&mut self, registration: u64, at: Time) {
+        let since = self.left_out().map_or(registration, |known| known.since);
+        self.standing = Standing::LeftOut(LeftOut { since, at });
+    }
+
+    /// Since when no function has the class; none while one has.
+    pub(super) const fn left_out(&self) -> Option<LeftOut> {
+        match self.standing {
+            Standing::LeftOut(left_out) => Some(left_out),
+            Standing::Registered | Standing::Over => None,
+        }
+    }
+
+    /// The class is not one of its slot any more.
+    pub(super) const fn end(&mut self) {
+        self.standing = Standing::Over;
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        self.standing == Standing::Over
+    }
+
+    /// Whether the function beside this agent has the class.
+    pub(super) fn is_registered(&self) -> bool {
+        self.standing == Standing::Registered
     }
 
     /// Takes in the epoch in which this element is the active; none while it is not.

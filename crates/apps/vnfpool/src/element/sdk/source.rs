@@ -59,6 +59,8 @@ impl sync::Source for Source {
         let (changes_max, bytes_max) = READ_AT_ONCE;
         let at = now();
         let mut state = self.class.state();
+        // One of the same name may be fed by the next stream, which is opened when this one ends.
+        anyhow::ensure!(!state.is_over(), "the class is not there any more");
         let take = |change: &Change| out.push(SenderInput::Change(change.clone()));
         let reading = state.table.read(self.id, changes_max, bytes_max, take);
         if reading == Reading::Overrun {

@@ -3,6 +3,7 @@
 mod functions;
 mod hostile;
 mod inherited;
+mod left_out;
 mod pair;
 mod python;
 mod roles;
