@@ -13,6 +13,7 @@
 
 mod bell;
 mod class;
+mod door;
 mod feed;
 mod function;
 #[cfg(feature = "fuzz")]
@@ -28,6 +29,7 @@ mod table;
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::Context as _;
@@ -59,6 +61,8 @@ pub(crate) struct Hub {
     pool: String,
     bell: Bell,
     health: Arc<FunctionHealth>,
+    /// Times that a connection could not be accepted.
+    unaccepted: AtomicU64,
     state: Mutex<State>,
 }
 
@@ -97,6 +101,7 @@ impl Hub {
             pool,
             bell: Bell::new()?,
             health,
+            unaccepted: AtomicU64::new(0),
             state: Mutex::new(State::default()),
         })
     }
@@ -175,6 +180,11 @@ impl Hub {
     /// What the registered function says of itself.
     pub(crate) fn report(&self) -> Option<function::Report> {
         self.health.report()
+    }
+
+    /// Times that a connection could not be accepted for want of descriptors or memory.
+    pub(crate) fn unaccepted(&self) -> u64 {
+        self.unaccepted.load(Ordering::Relaxed)
     }
 
     /// Entries and bytes of every table.
