@@ -84,6 +84,7 @@ fn a_function_that_ends_while_it_is_held_back_is_gone() {
     reply(&mut stream, &mut BytesMut::new(), pick);
     let class = agent.hub.class(SLOT, &named("c")).unwrap();
     let successor = class.begin_feed(Bell::new().unwrap());
+    class.with_feed(successor, |feed| feed.set_in_sync(true, Time(1)));
     let asked = class.state().ask(successor, Time(1)).unwrap();
     class.with_feed(successor, |feed| feed.answered(asked, true, Time(1)));
     stream

@@ -8,3 +8,4 @@ mod left_out;
 mod pair;
 mod python;
 mod roles;
+mod successors;

@@ -245,6 +245,11 @@ impl Joined {
                 SenderAction::AbortScan => self.source.abort_scan(),
                 SenderAction::Reached { id } => self.source.reached(id, true),
                 SenderAction::Unreachable { id } => self.source.reached(id, false),
+                // As in production: whoever waits for the standby waits for one that takes everything.
+                SenderAction::InSync(_) | SenderAction::Lacking { .. } => {
+                    let status = self.sender.status();
+                    self.source.in_sync(status.in_sync && status.lacking == 0);
+                }
                 SenderAction::Refused { .. } | SenderAction::PeerMisbehaved => panic!("{action:?}"),
                 _ => {}
             }
