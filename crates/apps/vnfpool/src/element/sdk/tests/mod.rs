@@ -1,5 +1,6 @@
 //! Whole sockets, functions and successors, without a pool.
 
+mod balancer;
 mod ends;
 mod functions;
 mod hostile;
