@@ -21,4 +21,7 @@ except Refused as refused:
 else:
     raise AssertionError("an old epoch was taken")
 assert client.get(slot, 0, b"a") == b"1"
+# Once, for those who paused between their put and their commit.
+assert client.commit(slot, 0) == {"held": False, "code": "refused"}
+assert client.commit(slot, 0) == {"held": False, "code": "alone"}
 print("ok")

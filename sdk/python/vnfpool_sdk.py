@@ -81,6 +81,7 @@ class Client:
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.socket.connect(path)
         self.buffer, self.last, self.ids, self.roles = b"", 0, 0, {}
+        self.refused = set()
         classes = [(4, [(1, n.encode()), (2, [(1, level)]), (3, 1), (4, 1)]) for n, level in classes]
         register = [(1, 1), (2, function.encode())] + classes + [(5, [(1, 1)]), (6, int(has_state))]
         self.send(1, register)
@@ -109,6 +110,7 @@ class Client:
             slot = one(fields, 1, 0)
             self.roles[slot] = {"slot": slot, "role": one(fields, 3, 0), "epoch": one(fields, 4, 0)}
         elif kind == 4:
+            self.refused.add((one(fields, 5, 0), one(fields, 6, 0)))
             raise Refused(one(fields, 3, b"").decode(), one(fields, 4, b"").decode())
         elif kind == 13:
             raise Refused(one(fields, 1, b"").decode(), one(fields, 2, b"").decode())
@@ -128,7 +130,8 @@ class Client:
             self.read()
 
     def put(self, slot, index, epoch, ops):
-        """Puts (key, value, ttl_s) each, deletes where the value is None; waits until it is taken."""
+        """Puts (key, value, ttl_s) each, deletes where the value is None; waits until it is taken, or
+        raises Refused, which the next commit then says as well."""
         self.last += len(ops)
         value = lambda v: [] if v is None else [(2, v)]
         ops = [(5, [(1, key)] + value(v) + [(3, ttl)]) for key, v, ttl in ops]
@@ -142,6 +145,12 @@ class Client:
         return self.read_until(answer)
 
     def commit(self, slot, index):
+        """Whether the successor has everything put before. False with the code "refused", and not asked, if
+        some of what was put into the class since the last commit was refused: the agent does not have it
+        either. A client is one caller; what several threads put has to be kept apart by them."""
+        if (slot, index) in self.refused:
+            self.refused.remove((slot, index))
+            return {"held": False, "code": "refused"}
         fields = self.ask(4, 5, [(2, slot), (3, index)])
         return {"held": bool(one(fields, 2, 0)), "code": one(fields, 3, b"").decode()}
 

@@ -163,7 +163,7 @@ async fn take(kind: ReplyKind, shared: &Shared, events: &mpsc::Sender<Event>) {
             shared.state().taken(taken.last);
             shared.room.notify_waiters();
         }
-        ReplyKind::Committed(committed) => shared.state().committed(committed),
+        ReplyKind::Committed(committed) => shared.state().committed(&committed),
         ReplyKind::Found(ref found) => shared.state().answer(found.id, kind.clone()),
         ReplyKind::Entries(ref entries) => shared.state().answer(entries.id, kind.clone()),
         ReplyKind::Changes(changes) => {
@@ -186,7 +186,8 @@ async fn take(kind: ReplyKind, shared: &Shared, events: &mpsc::Sender<Event>) {
             {
                 let mut state = shared.state();
                 state.taken(refused.last);
-                state.refused(refused.slot, refused.class, refused.first);
+                let numbers = (refused.first, refused.last);
+                state.refused(refused.slot, refused.class, numbers);
             }
             shared.room.notify_waiters();
             let event = Event::Refused {

@@ -84,12 +84,13 @@ pub enum CommitError {
         /// What it means.
         text: String,
     },
-    /// Some of what was put before, by anybody, was refused and is not even in this agent;
-    /// [`crate::Event::Refused`] has the reason. It is told to every commit that was asked for before the
-    /// refusal came, and to those after it until one of them is answered.
+    /// Some of what was put into the class since this caller's last commit was refused, and is not even in
+    /// this agent; [`crate::Event::Refused`] has the reason. Each caller ([`crate::Table`]) is told, whoever
+    /// has put it, and whatever others were told: it may have been its own.
     #[error("some changes were refused: see Event::Refused")]
     Refused,
-    /// The connection ended first.
+    /// The connection ended first, or has ended since this caller's last put in it and before this
+    /// commit. The next commit is of what was put since.
     #[error("the connection to the agent ended: what the successor has is not known")]
     Disconnected,
 }

@@ -35,6 +35,7 @@
 
 mod batch;
 mod client;
+mod commits;
 mod connection;
 mod error;
 mod event;

@@ -12,6 +12,7 @@ use vnfpool_wire::sdk::request::Kind;
 use vnfpool_wire::sdk::{self as wire, Commit, Committed, Request};
 
 use crate::batch::{Batch, Target};
+use crate::commits::{Caller, Commits, Outcome};
 use crate::error::CommitError;
 use crate::watch::WatchEnd;
 use crate::{Function, PutError};
@@ -48,6 +49,8 @@ pub(crate) struct State {
     out: BytesMut,
     /// It will look, since something was put after it looked last.
     writer_is_told: bool,
+    /// Changes that were put in connections that are over.
+    numbers_before: u64,
     /// Number of the last change put in this connection.
     last: u64,
     /// Changes on their way: number and bytes.
@@ -59,31 +62,6 @@ pub(crate) struct State {
     commits: BTreeMap<(u32, u32), Commits>,
     questions: HashMap<u64, oneshot::Sender<Answer>>,
     pub(crate) watches: HashMap<u64, WatchEnd>,
-}
-
-type Caller = oneshot::Sender<Result<(), CommitError>>;
-
-/// Commits of one class: one question is for all who came before it was asked.
-#[derive(Debug, Default)]
-struct Commits {
-    waiting: Vec<Waiter>,
-    asked: VecDeque<(u64, Vec<Waiter>)>,
-    /// Ranges of changes that were refused.
-    refusals: u64,
-    /// Of those, how many somebody was told of who asked behind them.
-    told: u64,
-}
-
-/// Somebody who waits for a commit.
-#[derive(Debug)]
-struct Waiter {
-    caller: Caller,
-    /// The last change put before: later ones are not its own.
-    last: u64,
-    /// Changes were refused that were put before.
-    is_refused: bool,
-    /// How many refusals there had been when it asked.
-    refusals: u64,
 }
 
 impl Shared {
@@ -100,23 +78,23 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A change, when there is room for it.
+    /// A change, when there is room for it; its number over all connections.
     pub(crate) async fn put(
         &self,
         target: Target,
         key: &[u8],
         value: Option<&[u8]>,
         ttl_s: u32,
-    ) -> Result<(), PutError> {
-        if self.try_put(target, key, value, ttl_s)? {
-            return Ok(());
+    ) -> Result<u64, PutError> {
+        if let Some(number) = self.try_put(target, key, value, ttl_s)? {
+            return Ok(number);
         }
         loop {
             let room = self.room.notified();
             tokio::pin!(room);
             room.as_mut().enable();
-            if self.try_put(target, key, value, ttl_s)? {
-                return Ok(());
+            if let Some(number) = self.try_put(target, key, value, ttl_s)? {
+                return Ok(number);
             }
             room.await;
         }
@@ -128,12 +106,12 @@ impl Shared {
         key: &[u8],
         value: Option<&[u8]>,
         ttl_s: u32,
-    ) -> Result<bool, PutError> {
-        let outcome = self.state().try_put(target, key, value, ttl_s)?;
-        if outcome == Put::First {
+    ) -> Result<Option<u64>, PutError> {
+        let put = self.state().try_put(target, key, value, ttl_s)?;
+        if put.is_some_and(|put| put.is_first) {
             self.work.notify_one();
         }
-        Ok(outcome != Put::Full)
+        Ok(put.map(|put| put.number))
     }
 
     /// A request behind everything that was put before; when there is room for it. False without a
@@ -161,14 +139,13 @@ impl Shared {
     }
 }
 
-/// What became of a change.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Put {
+/// A change that was put.
+#[derive(Clone, Copy, Debug)]
+struct Put {
+    /// Over all connections.
+    number: u64,
     /// The writer has to be told.
-    First,
-    /// It is told already.
-    Further,
-    Full,
+    is_first: bool,
 }
 
 impl State {
@@ -184,9 +161,11 @@ impl State {
         self.batch.clear();
         // Dropping a sender tells its caller.
         let (ids, has_state) = (self.ids, self.has_state);
+        let numbers_before = self.numbers_before + self.last;
         *self = Self {
             ids,
             has_state,
+            numbers_before,
             ..Self::default()
         };
         unknown
@@ -219,7 +198,7 @@ impl State {
         key: &[u8],
         value: Option<&[u8]>,
         ttl_s: u32,
-    ) -> Result<Put, PutError> {
+    ) -> Result<Option<Put>, PutError> {
         if !self.is_connected {
             return Err(PutError::Disconnected);
         }
@@ -230,7 +209,7 @@ impl State {
         }
         // One that is longer than the bound goes when it is alone.
         if self.in_flight_bytes >= self.in_flight_bytes_max {
-            return Ok(Put::Full);
+            return Ok(None);
         }
         if !self.batch.takes(target) {
             self.close_batch();
@@ -241,7 +220,8 @@ impl State {
         self.has_state = true;
         self.in_flight.push_back((self.last, bytes));
         self.in_flight_bytes += bytes;
-        Ok(if is_first { Put::First } else { Put::Further })
+        let number = self.numbers_before + self.last;
+        Ok(Some(Put { number, is_first }))
     }
 
     /// Changes up to `last` are answered.
@@ -251,54 +231,50 @@ impl State {
         }
     }
 
-    /// Changes of a class were refused, from the one of the number `first` on: everybody is told so who
-    /// waits, or asks before somebody was told, and may have put one of them.
-    pub(crate) fn refused(&mut self, slot: u32, class: u32, first: u64) {
+    /// Changes of a class were refused, by their numbers in this connection.
+    pub(crate) fn refused(&mut self, slot: u32, class: u32, (first, last): (u64, u64)) {
+        let before = self.numbers_before;
         let commits = self.commits.entry((slot, class)).or_default();
-        commits.refusals += 1;
-        let asked = commits.asked.iter_mut().flat_map(|(_, waiters)| waiters);
-        for waiter in asked.chain(&mut commits.waiting) {
-            waiter.is_refused |= waiter.last >= first;
-        }
+        commits.refused(before.saturating_add(first), before.saturating_add(last));
     }
 
-    /// Asks for a commit of everything put before.
-    pub(crate) fn commit(&mut self, slot: u32, class: u32, caller: Caller) {
-        if self.is_connected {
-            let commits = self.commits.entry((slot, class)).or_default();
-            commits.waiting.push(Waiter {
-                caller,
-                last: self.last,
-                is_refused: commits.refusals > commits.told,
-                refusals: commits.refusals,
-            });
-        }
+    /// A caller that answers for what is put from now on, and for what nobody was told of yet.
+    pub(crate) fn caller(&self, slot: u32, class: u32) -> Caller {
+        let commits = self.commits.get(&(slot, class));
+        let answered = commits.map_or(0, Commits::answered);
+        Caller::new(answered.max(self.numbers_before))
     }
 
-    pub(crate) fn committed(&mut self, answer: Committed) {
-        let place = |commits: &Commits| commits.asked.iter().position(|(id, _)| *id == answer.id);
-        let found = self
+    /// The caller has put again what was put in connections that are over.
+    pub(crate) fn restored(&self, caller: &Caller) {
+        caller.is_told(self.numbers_before);
+    }
+
+    /// Asks for a commit of everything put before. The number of the last change of which the caller
+    /// will have been told then.
+    pub(crate) fn commit(
+        &mut self,
+        (slot, class): (u32, u32),
+        caller: &Caller,
+        outcome: oneshot::Sender<Outcome>,
+    ) -> u64 {
+        if !self.is_connected || caller.has_lost(self.numbers_before) {
+            // What was put in this connection is for the next commit.
+            let _ = outcome.send(Err(CommitError::Disconnected));
+            return self.numbers_before;
+        }
+        let last = self.numbers_before + self.last;
+        let commits = self.commits.entry((slot, class)).or_default();
+        commits.wait(outcome, caller.told(), last);
+        last
+    }
+
+    pub(crate) fn committed(&mut self, answer: &Committed) {
+        // The number is of one of them, or of none.
+        let _ = self
             .commits
             .values_mut()
-            .find_map(|commits| Some((place(commits)?, commits)));
-        let Some((place, commits)) = found else {
-            return;
-        };
-        let waiters = commits.asked.remove(place).map(|(_, waiters)| waiters);
-        for waiter in waiters.unwrap_or_default() {
-            commits.told = commits.told.max(waiter.refusals);
-            // What was refused is not even in this agent: that is worse than not held.
-            let outcome = match (waiter.is_refused, answer.held) {
-                (true, _) => Err(CommitError::Refused),
-                (false, true) => Ok(()),
-                (false, false) => Err(CommitError::NotHeld {
-                    code: answer.code.clone(),
-                    text: answer.text.clone(),
-                }),
-            };
-            // One that has given up asks no more.
-            let _ = waiter.caller.send(outcome);
-        }
+            .any(|commits| commits.answer(answer));
     }
 
     pub(crate) fn ask(&mut self, id: u64, answer: oneshot::Sender<Answer>) {
@@ -341,13 +317,11 @@ impl State {
         let waiting = self
             .commits
             .iter_mut()
-            .filter(|(_, commits)| !commits.waiting.is_empty());
+            .filter(|(_, commits)| commits.is_to_be_asked());
         for ((slot, class), commits) in waiting {
             self.ids += 1;
             let id = self.ids;
-            commits
-                .asked
-                .push_back((id, std::mem::take(&mut commits.waiting)));
+            commits.ask(id);
             let commit = Commit {
                 id,
                 slot: *slot,
@@ -361,138 +335,4 @@ impl State {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::Function;
-
-    fn connected() -> Shared {
-        let shared = Shared::new(Function::new("f", "1"));
-        shared.state().connected(1024);
-        shared.state().set_tenure(1, Some(1));
-        shared
-    }
-
-    const TARGET: Target = Target {
-        slot: 1,
-        class: 0,
-        epoch: 1,
-    };
-
-    /// The ids of the commits that are sent.
-    fn commits(shared: &Shared) -> Vec<u64> {
-        let mut out = BytesMut::new();
-        shared.state().take_output(&mut out);
-        let next = || wire::decode::<Request>(&mut out).unwrap()?.kind;
-        let ids = std::iter::from_fn(next).filter_map(|kind| match kind {
-            Kind::Commit(commit) => Some(commit.id),
-            _ => None,
-        });
-        ids.collect()
-    }
-
-    fn commit(shared: &Shared) -> oneshot::Receiver<Result<(), CommitError>> {
-        let (caller, outcome) = oneshot::channel();
-        shared.state().commit(1, 0, caller);
-        outcome
-    }
-
-    fn held(id: u64) -> Committed {
-        Committed {
-            id,
-            held: true,
-            ..Committed::default()
-        }
-    }
-
-    /// Goal: many callers make one question, and answers find theirs in whatever order they come: a
-    /// later one can be known at once while the agent has not looked at the earlier one again.
-    #[test]
-    fn commits_share_a_question_and_answers_come_in_any_order() {
-        let shared = connected();
-        let (mut one, mut two) = (commit(&shared), commit(&shared));
-        let first = commits(&shared);
-        let mut three = commit(&shared);
-        let second = commits(&shared);
-        assert_eq!((first.len(), second.len()), (1, 1));
-        shared.state().committed(held(second[0]));
-        assert_eq!(three.try_recv(), Ok(Ok(())));
-        assert!(one.try_recv().is_err());
-        shared.state().committed(held(first[0]));
-        assert_eq!((one.try_recv(), two.try_recv()), (Ok(Ok(())), Ok(Ok(()))));
-    }
-
-    fn put(shared: &Shared) {
-        shared.try_put(TARGET, b"k", Some(b"v"), 0).unwrap();
-    }
-
-    /// Goal: of many who commit, those fail whose changes may have been refused, and no others. Method: a
-    /// commit is on its way when further changes are put and refused; the commits of those follow.
-    #[test]
-    fn a_refusal_fails_the_commits_behind_it_and_none_before() {
-        let shared = connected();
-        put(&shared);
-        let mut before = commit(&shared);
-        let first = commits(&shared);
-        put(&shared);
-        let mut asked = commit(&shared);
-        let second = commits(&shared);
-        let mut waiting = commit(&shared);
-        shared.state().refused(1, 0, 2);
-        let third = commits(&shared);
-        for id in [first, second, third].concat() {
-            shared.state().committed(held(id));
-        }
-        assert_eq!(before.try_recv(), Ok(Ok(())));
-        for outcome in [&mut asked, &mut waiting] {
-            assert_eq!(outcome.try_recv(), Ok(Err(CommitError::Refused)));
-        }
-    }
-
-    /// Goal: a refusal that comes before its maker asks is told to everybody who asks until one is
-    /// answered, also when an older commit is answered in between; then it is over. And it is told
-    /// rather than that nothing is held, which would mean that the agent has it.
-    #[test]
-    fn a_refusal_that_nobody_waits_for_fails_the_next_commits() {
-        let shared = connected();
-        put(&shared);
-        let mut before = commit(&shared);
-        let first = commits(&shared);
-        put(&shared);
-        shared.state().refused(1, 0, 2);
-        shared.state().committed(held(first[0]));
-        assert_eq!(before.try_recv(), Ok(Ok(())));
-        let mut one = commit(&shared);
-        let asked = commits(&shared);
-        let mut other = commit(&shared);
-        let asked_again = commits(&shared);
-        shared.state().committed(Committed {
-            held: false,
-            ..held(asked[0])
-        });
-        shared.state().committed(held(asked_again[0]));
-        for outcome in [&mut one, &mut other] {
-            assert_eq!(outcome.try_recv(), Ok(Err(CommitError::Refused)));
-        }
-        let mut later = commit(&shared);
-        let ids = commits(&shared);
-        shared.state().committed(held(ids[0]));
-        assert_eq!(later.try_recv(), Ok(Ok(())));
-    }
-
-    /// Goal: what is under way has a bound, and who waits for room hears of the end of the connection.
-    #[tokio::test]
-    async fn a_put_waits_for_room() {
-        let shared = connected();
-        shared.put(TARGET, b"k", Some(&[0; 2048]), 0).await.unwrap();
-        let waits = shared.put(TARGET, b"k", None, 0);
-        tokio::pin!(waits);
-        let soon = std::time::Duration::from_millis(20);
-        assert!(tokio::time::timeout(soon, &mut waits).await.is_err());
-        shared.state().taken(1);
-        shared.room.notify_waiters();
-        assert_eq!(waits.await, Ok(()));
-        assert_eq!(shared.state().disconnected(), 1);
-        let put = shared.put(TARGET, b"k", None, 0).await;
-        assert_eq!(put, Err(PutError::Disconnected));
-    }
-}
+mod tests;

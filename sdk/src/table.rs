@@ -1,5 +1,6 @@
 //! A class of state in one slot.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -8,6 +9,7 @@ use vnfpool_wire::sdk::request::Kind;
 use vnfpool_wire::sdk::{Get, KEY_BYTES_MAX, Range, Restored, VALUE_BYTES_MAX};
 
 use crate::batch::Target;
+use crate::commits::Caller;
 use crate::shared::Answer;
 use crate::{Active, Client, CommitError, PutError, QueryError, SlotId, Watch};
 
@@ -23,19 +25,38 @@ pub struct Entry {
 }
 
 /// A class of state in one slot; cheap to clone.
-#[derive(Clone, Debug)]
+///
+/// Each is a *caller* of its own, also a clone: [`Table::commit`] tells it of what was refused since
+/// its own last commit, whatever others were told meanwhile. So give each task that puts and commits a
+/// clone, and keep that from the put to the commit. A clone begins with what the first one has not
+/// committed yet: one for each commit would be told of the same refusal again and again.
+#[derive(Debug)]
 pub struct Table {
     client: Client,
     slot: SlotId,
     class: u32,
+    caller: Arc<Caller>,
+}
+
+impl Clone for Table {
+    fn clone(&self) -> Self {
+        Self {
+            client: self.client.clone(),
+            slot: self.slot,
+            class: self.class,
+            caller: Arc::new(Caller::clone(&self.caller)),
+        }
+    }
 }
 
 impl Table {
-    pub(crate) const fn new(client: Client, slot: SlotId, class: u32) -> Self {
+    pub(crate) fn new(client: Client, slot: SlotId, class: u32) -> Self {
+        let caller = Arc::new(client.shared.state().caller(slot.0, class));
         Self {
             client,
             slot,
             class,
+            caller,
         }
     }
 
@@ -61,11 +82,7 @@ impl Table {
             let seconds = ttl.as_secs() + u64::from(ttl.subsec_nanos() > 0);
             u32::try_from(seconds).unwrap_or(u32::MAX).max(1)
         });
-        let target = self.target(active, key)?;
-        self.client
-            .shared
-            .put(target, key, Some(value), ttl_s)
-            .await
+        self.change(active, key, Some(value), ttl_s).await
     }
 
     /// Deletes an entry, as [`Table::put`] puts one.
@@ -73,8 +90,20 @@ impl Table {
     /// # Errors
     /// As of [`Table::put`].
     pub async fn delete(&self, active: Active, key: &[u8]) -> Result<(), PutError> {
+        self.change(active, key, None, 0).await
+    }
+
+    async fn change(
+        &self,
+        active: Active,
+        key: &[u8],
+        value: Option<&[u8]>,
+        ttl_s: u32,
+    ) -> Result<(), PutError> {
         let target = self.target(active, key)?;
-        self.client.shared.put(target, key, None, 0).await
+        let put = self.client.shared.put(target, key, value, ttl_s);
+        self.caller.has_put(put.await?);
+        Ok(())
     }
 
     fn target(&self, active: Active, key: &[u8]) -> Result<Target, PutError> {
@@ -92,17 +121,26 @@ impl Table {
         })
     }
 
-    /// Waits until the successor holds everything that was put into this class before, by anybody.
+    /// Waits until the successor holds everything that was put into this class before, by anybody. That is
+    /// what was put when this is *called*: what it gives borrows nothing, and may be awaited elsewhere.
+    /// If it is dropped before, this caller was told of nothing, and its next commit makes up for it.
     ///
     /// # Errors
     /// [`CommitError`]: it is not known to. [`CommitError::NotHeld`] is the declared downgrade, not a
-    /// loss: the entries are in this agent.
-    pub async fn commit(&self) -> Result<(), CommitError> {
-        let (caller, outcome) = oneshot::channel();
+    /// loss: the entries are in this agent. The others tell of everything since the last commit of this
+    /// table that was answered.
+    pub fn commit(&self) -> impl Future<Output = Result<(), CommitError>> + Send + use<> {
+        let (sender, outcome) = oneshot::channel();
         let shared = &self.client.shared;
-        shared.state().commit(self.slot.0, self.class, caller);
+        let of_class = (self.slot.0, self.class);
+        let last = shared.state().commit(of_class, &self.caller, sender);
         shared.work.notify_one();
-        outcome.await.unwrap_or(Err(CommitError::Disconnected))
+        let caller = Arc::clone(&self.caller);
+        async move {
+            let outcome = outcome.await;
+            caller.is_told(last);
+            outcome.unwrap_or(Err(CommitError::Disconnected))
+        }
     }
 
     /// Says that everything that the agent asked for by [`crate::Event::Restore`] was put again.
@@ -116,7 +154,10 @@ impl Table {
             epoch: active.epoch,
         };
         match self.client.shared.request(Kind::Restored(restored)).await {
-            true => Ok(()),
+            true => {
+                self.client.shared.state().restored(&self.caller);
+                Ok(())
+            }
             false => Err(QueryError::Disconnected),
         }
     }

@@ -31,8 +31,11 @@ pub enum Verdict {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Flow {
     backend: SocketAddrV4,
-    /// When its entry was put last, in seconds of any clock that goes on.
-    put_s: u64,
+    /// When its entry was put last, in seconds of any clock that goes on; none if it never was, so that
+    /// nobody else knows it.
+    put_s: Option<u64>,
+    /// In which it was shown or put last.
+    round: u32,
 }
 
 /// The service, its backends and its flows.
@@ -42,6 +45,8 @@ pub struct Balancer {
     serves: bool,
     table: Maglev,
     flows: FxHashMap<FlowKey, Flow>,
+    /// Counts how often all entries were shown.
+    round: u32,
 }
 
 impl Balancer {
@@ -53,6 +58,7 @@ impl Balancer {
             serves: false,
             table: Maglev::default(),
             flows: FxHashMap::default(),
+            round: 0,
         }
     }
 
@@ -70,8 +76,12 @@ impl Balancer {
     pub fn learn(&mut self, key: &[u8], value: &[u8], now_s: u64) {
         // Whatever else is there, another version of this program has put.
         if let (Ok(key), Some(backend)) = (FlowKey::try_from(key), address(value)) {
-            let put_s = now_s;
-            self.flows.insert(key, Flow { backend, put_s });
+            let flow = Flow {
+                backend,
+                put_s: Some(now_s),
+                round: self.round,
+            };
+            self.flows.insert(key, flow);
         }
     }
 
@@ -82,16 +92,21 @@ impl Balancer {
         }
     }
 
-    /// Every entry is gone.
-    pub fn forget_all(&mut self) {
-        self.flows.clear();
+    /// Every entry that there is will be shown, in any order. Until then flows go on as they are.
+    pub const fn begin_round(&mut self) {
+        self.round = self.round.wrapping_add(1);
     }
 
-    /// Every flow as an entry.
-    pub fn entries(&self) -> impl Iterator<Item = (FlowKey, [u8; 6])> {
+    /// Every entry was shown since [`Self::begin_round`]: what was not, and was not put since, is gone.
+    pub fn end_round(&mut self) {
+        let round = self.round;
         self.flows
-            .iter()
-            .map(|(key, flow)| (*key, bytes_of(flow.backend)))
+            .retain(|_, flow| flow.round == round || flow.put_s.is_none());
+    }
+
+    /// The keys of all flows.
+    pub fn keys(&self) -> impl Iterator<Item = &FlowKey> {
+        self.flows.keys()
     }
 
     /// The entry of a flow; none if there is no such flow.
@@ -106,25 +121,29 @@ impl Balancer {
         self.flows.len()
     }
 
-    /// Whether the entry of a flow was put before `before_s`; it counts as put now then.
-    pub fn refresh(&mut self, key: &FlowKey, before_s: u64, now_s: u64) -> bool {
-        match self.flows.get_mut(key) {
-            Some(flow) if flow.put_s < before_s => {
-                flow.put_s = now_s;
-                true
-            }
-            _ => false,
+    /// The entry of a flow that was put before `before_s`, or never.
+    #[must_use]
+    pub fn due(&self, key: &FlowKey, before_s: u64) -> Option<[u8; 6]> {
+        let flow = self.flows.get(key)?;
+        let is_due = flow.put_s.is_none_or(|put_s| put_s < before_s);
+        is_due.then(|| bytes_of(flow.backend))
+    }
+
+    /// The entry of a flow was put at `now_s`.
+    pub fn was_put(&mut self, key: &FlowKey, now_s: u64) {
+        if let Some(flow) = self.flows.get_mut(key) {
+            (flow.put_s, flow.round) = (Some(now_s), self.round);
         }
     }
 
     /// Rewrites a packet, and says what to do with it and of which flow it is.
-    pub fn handle(&mut self, bytes: &mut [u8], now_s: u64) -> (Verdict, Option<FlowKey>) {
+    pub fn handle(&mut self, bytes: &mut [u8]) -> (Verdict, Option<FlowKey>) {
         let Some(mut packet) = Packet::parse(bytes) else {
             return (Verdict::Drop, None);
         };
         if packet.destination() == self.service {
             return match self.serves {
-                true => self.forward(&mut packet, now_s),
+                true => self.forward(&mut packet),
                 false => (Verdict::Drop, None),
             };
         }
@@ -141,7 +160,7 @@ impl Balancer {
         }
     }
 
-    fn forward(&mut self, packet: &mut Packet<'_>, now_s: u64) -> (Verdict, Option<FlowKey>) {
+    fn forward(&mut self, packet: &mut Packet<'_>) -> (Verdict, Option<FlowKey>) {
         let key = key_of(packet.source(), self.service);
         let known = self.flows.get(&key).map(|flow| flow.backend);
         if let Some(backend) = known {
@@ -156,8 +175,12 @@ impl Balancer {
         let Some(backend) = self.table.pick(&key) else {
             return (Verdict::Drop, None);
         };
-        let put_s = now_s;
-        self.flows.insert(key, Flow { backend, put_s });
+        let flow = Flow {
+            backend,
+            put_s: None,
+            round: self.round,
+        };
+        self.flows.insert(key, flow);
         packet.set_destination(backend);
         (Verdict::ForwardOnce(key), Some(key))
     }
@@ -207,7 +230,7 @@ mod tests {
 
     fn sent(balancer: &mut Balancer, from: &str, to: &str, flags: u8) -> (Verdict, SocketAddrV4) {
         let mut bytes = tcp(at(from), at(to), flags, b"x");
-        let verdict = balancer.handle(&mut bytes, 0).0;
+        let verdict = balancer.handle(&mut bytes).0;
         let packet = Packet::parse(&mut bytes).unwrap();
         match packet.source() == at(from) {
             true => (verdict, packet.destination()),
@@ -233,8 +256,8 @@ mod tests {
         let others: Vec<_> = others.into_iter().filter(|b| at(b) != backend).collect();
         let mut other = balancer(&others);
         assert_eq!(sent(&mut other, CLIENT, SERVICE, ACK).0, Verdict::Drop);
-        for (key, value) in one.entries() {
-            other.learn(&key, &value, 0);
+        for key in one.keys() {
+            other.learn(key, &one.entry(key).unwrap(), 0);
         }
         assert_eq!(
             sent(&mut other, CLIENT, SERVICE, ACK),
@@ -266,9 +289,39 @@ mod tests {
         balancer.learn(&[0; KEY_BYTES], b"no address", 0);
         assert_eq!(balancer.flows(), 0);
         balancer.learn(&[0; KEY_BYTES], &[10, 2, 0, 21, 0, 80], 5);
-        assert!(balancer.refresh(&[0; KEY_BYTES], 6, 6));
-        assert!(!balancer.refresh(&[0; KEY_BYTES], 6, 6), "put just now");
+        assert!(balancer.due(&[0; KEY_BYTES], 6).is_some());
+        balancer.was_put(&[0; KEY_BYTES], 6);
+        assert_eq!(balancer.due(&[0; KEY_BYTES], 6), None, "put just now");
         balancer.forget(&[0; KEY_BYTES]);
         assert_eq!(balancer.flows(), 0);
+    }
+
+    /// Goal: when everything is shown anew, flows go on meanwhile, and only those end that the agent
+    /// does not have any more: not one that it was never told of, or was told of since.
+    #[test]
+    fn what_is_not_shown_any_more_is_forgotten_at_the_end_of_the_round() {
+        let mut balancer = balancer(&["10.2.0.21:80"]);
+        let value = [10, 2, 0, 21, 0, 80];
+        let [shown, put, gone] = [1, 2, 3].map(|n| [n; KEY_BYTES]);
+        for key in [shown, put, gone] {
+            balancer.learn(&key, &value, 0);
+        }
+        sent(&mut balancer, CLIENT, SERVICE, SYN);
+        balancer.begin_round();
+        balancer.learn(&shown, &value, 0);
+        balancer.was_put(&put, 0);
+        assert_eq!(balancer.flows(), 4);
+        balancer.end_round();
+        assert_eq!((balancer.flows(), balancer.entry(&gone)), (3, None));
+        assert_eq!(
+            sent(&mut balancer, CLIENT, SERVICE, ACK).0,
+            Verdict::Forward
+        );
+        assert_eq!(balancer.due(&put, 0), None);
+        let client = *balancer
+            .keys()
+            .find(|key| ![shown, put].contains(key))
+            .unwrap();
+        assert!(balancer.due(&client, 0).is_some(), "it was never put");
     }
 }

@@ -16,9 +16,11 @@
 //! * [`maglev`]: which backend a new flow gets;
 //! * [`packet`]: what is read from a packet and written into it;
 //! * [`balancer`]: both, with the table: packets in, packets out, no IO;
+//! * [`keeper`]: its flows and those of the agent are kept alike, by the SDK;
 //! * [`run`]: the TUN device, the SDK, the health of the backends.
 
 pub mod balancer;
+pub mod keeper;
 pub mod maglev;
 pub mod packet;
 mod probe;

@@ -184,6 +184,11 @@ fn function(scrape: &mut Scrape, agent: &Agent) {
         "Memory of these entries",
         bytes.map(|(labels, n)| (labels, n as f64)),
     );
+    scrape.counter(
+        "vnfpool_sdk_accept_failures",
+        "Attempts to accept a connection at the SDK's socket that failed",
+        [(Vec::new(), sdk.unaccepted())],
+    );
     let report = sdk.report();
     let own = || {
         vec![

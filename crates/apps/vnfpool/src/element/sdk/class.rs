@@ -52,9 +52,9 @@ pub(super) enum Held {
 pub(super) enum NotHeld {
     /// The level of the class sends nothing, or asks for no commits.
     Level,
-    /// There is no successor with a whole copy.
+    /// There is no successor that has had a whole copy.
     Alone,
-    /// It lags for longer than the level allows.
+    /// It lags, or misses changes, for longer than the level allows.
     Behind,
     /// This agent's copy is not whole itself.
     Restoring,
@@ -74,8 +74,8 @@ impl NotHeld {
             ),
             Self::Behind => (
                 "behind",
-                "the successor lags for longer than the level allows: it is not waited for until \
-                 it has caught up",
+                "the successor lags, or misses changes, for longer than the level allows: it is not \
+                 waited for until it has caught up",
             ),
             Self::Restoring => (
                 "restoring",
@@ -93,6 +93,26 @@ pub(super) struct Tenure {
     newest: u64,
 }
 
+/// Whether the function beside this agent has the class.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Standing {
+    /// The one that is registered has, or the last one that was.
+    Registered,
+    /// It has registered without this class, which is kept for another one.
+    LeftOut(LeftOut),
+    /// The class is not one of its slot any more: nobody finds it, so nothing may feed or read it.
+    Over,
+}
+
+/// Since when a class is one of nobody.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct LeftOut {
+    /// The first registration without it, counted by the hub.
+    pub(super) since: u64,
+    /// When the newest one was.
+    pub(super) at: Time,
+}
+
 /// A class, shared by the thread of the functions and those of its streams.
 #[derive(Debug)]
 pub(crate) struct Class {
@@ -105,6 +125,7 @@ pub(crate) struct Class {
 pub(super) struct State {
     pub(super) table: Table,
     spec: Option<ClassSpec>,
+    standing: Standing,
     tenure: Option<Tenure>,
     feeds: BTreeMap<FollowerId, Feed>,
     /// The successor was behind, and has not caught up since.
@@ -119,6 +140,7 @@ impl Class {
         let state = State {
             table: Table::default(),
             spec: None,
+            standing: Standing::Registered,
             tenure: None,
             feeds: BTreeMap::new(),
             is_behind: false,
@@ -170,8 +192,38 @@ impl State {
         self.spec.as_ref()
     }
 
+    /// A function has registered with the class.
     pub(super) fn set_spec(&mut self, spec: ClassSpec) {
         self.spec = Some(spec);
+        self.standing = Standing::Registered;
+    }
+
+    /// A function has registered without the class; `registration` counts such events.
+    pub(super) fn leave_out(&mut self, registration: u64, at: Time) {
+        let since = self.left_out().map_or(registration, |known| known.since);
+        self.standing = Standing::LeftOut(LeftOut { since, at });
+    }
+
+    /// Since when no function has the class; none while one has.
+    pub(super) const fn left_out(&self) -> Option<LeftOut> {
+        match self.standing {
+            Standing::LeftOut(left_out) => Some(left_out),
+            Standing::Registered | Standing::Over => None,
+        }
+    }
+
+    /// The class is not one of its slot any more.
+    pub(super) const fn end(&mut self) {
+        self.standing = Standing::Over;
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        self.standing == Standing::Over
+    }
+
+    /// Whether the function beside this agent has the class.
+    pub(super) fn is_registered(&self) -> bool {
+        self.standing == Standing::Registered
     }
 
     /// Takes in the epoch in which this element is the active; none while it is not.
@@ -239,7 +291,8 @@ impl State {
         if !waits(&level) || self.judge(now).is_err() {
             return usize::MAX;
         }
-        let missing = self.table.end() - self.held().unwrap_or_default();
+        // While it is not known what one of them holds, everything may be missing there.
+        let missing = self.held().map_or(u64::MAX, |held| self.table.end() - held);
         let room = u64::from(level.entries).saturating_sub(missing);
         self.is_awaited |= room == 0;
         usize::try_from(room).unwrap_or(usize::MAX)
@@ -299,9 +352,10 @@ impl State {
         self.downgrades
     }
 
-    /// Whether the successors keep up. One that was behind is so until it has caught up well.
+    /// Whether the successors keep up. One that was behind is so until it has caught up well, and one that
+    /// has lost changes is behind by them: it is waited for as long as one that is slow.
     fn judge(&mut self, now: Time) -> Result<(), NotHeld> {
-        if self.held().is_none() {
+        if self.successors().next().is_none() {
             self.is_behind = false;
             self.downgrades.observe(None, now);
             return Err(NotHeld::Alone);
@@ -330,15 +384,21 @@ impl State {
         }
     }
 
-    /// Up to where all successors with a whole copy hold everything; none without one.
+    /// Those that have had a whole copy. A first copy that is on its way is none: it takes long, and
+    /// whoever it is for does not take over before it is there.
+    fn successors(&self) -> impl Iterator<Item = (&FollowerId, &Feed)> {
+        self.feeds.iter().filter(|(_, feed)| feed.is_successor())
+    }
+
+    /// Up to where all successors hold everything; none without one, and while one of them has lost
+    /// changes.
     pub(super) fn held(&self) -> Option<u64> {
-        self.feeds.values().filter_map(Feed::held).min()
+        self.successors().map(|(_, feed)| feed.held()).min()?
     }
 
     /// Since when something is missing at one of them.
     fn lag(&self, now: Time) -> Duration {
-        let fed = self.feeds.iter().filter(|(_, feed)| feed.held().is_some());
-        let lag = fed.map(|(id, feed)| {
+        let lag = self.successors().map(|(id, feed)| {
             let unread_since = self.table.log().unread_since(*id);
             let unread = unread_since.map_or(Duration::ZERO, |since| now.since(since));
             unread.max(feed.lag(now))
@@ -352,10 +412,10 @@ impl State {
         self.feeds.get_mut(&id)?.ask(position, now)
     }
 
-    /// A successor has missed changes: what it holds is not known any more.
-    pub(super) fn lose(&mut self, id: FollowerId, now: Time) {
+    /// A successor has missed changes, from the time `since` on: what it holds is not known any more.
+    pub(super) fn lose(&mut self, id: FollowerId, since: Time, now: Time) {
         if let Some(feed) = self.feeds.get_mut(&id) {
-            feed.lose(now);
+            feed.lose(since, now);
         }
     }
 

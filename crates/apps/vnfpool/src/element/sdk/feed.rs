@@ -20,10 +20,22 @@ struct Question {
 }
 
 /// What is known of one successor.
+///
+/// ```text
+///   first copy --in sync, answers--> holds everything up to a position --loses some--> lost
+///   (counts for nothing)                     ^                                          |
+///                                            +----------- in sync, answers -------------+
+/// ```
 #[derive(Debug, Default)]
 pub(super) struct Feed {
+    /// The stream says that the copy is in sync, and takes every entry. Without that an answer says
+    /// only that what was told has come.
+    is_in_sync: bool,
     /// It has a whole copy, with every change up to here; none while that is not known.
     held: Option<u64>,
+    /// Since when it has not had everything that it once had; none while it has, and before the first
+    /// time.
+    lost_since: Option<Time>,
     asked: VecDeque<Question>,
     asked_for: u64,
     ids: u64,
@@ -31,6 +43,12 @@ pub(super) struct Feed {
 }
 
 impl Feed {
+    /// Whether it has had a whole copy since this stream began: then it is waited for, also while it
+    /// has lost some.
+    pub(super) const fn is_successor(&self) -> bool {
+        self.held.is_some() || self.lost_since.is_some()
+    }
+
     /// Up to where it holds everything; none while it may miss some.
     pub(super) const fn held(&self) -> Option<u64> {
         self.held
@@ -43,7 +61,7 @@ impl Feed {
             Some(_) => position > self.asked_for && self.asked.len() < ASKED_MAX,
             None => self.asked.is_empty() && now >= self.not_before,
         };
-        is_due.then(|| {
+        (is_due && self.is_in_sync).then(|| {
             self.ids += 1;
             self.asked_for = position;
             self.asked.push_back(Question {
@@ -65,23 +83,43 @@ impl Feed {
         let Some(position) = position else {
             return;
         };
-        match is_held {
-            true => self.held = self.held.max(Some(position)),
-            false => self.lose(now),
+        if !is_held {
+            return self.lose(now, now);
+        }
+        self.held = self.held.max(Some(position));
+        self.lost_since = None;
+    }
+
+    /// Takes in whether the stream says that the copy is in sync, and takes every entry.
+    pub(super) fn set_in_sync(&mut self, is_in_sync: bool, now: Time) {
+        self.is_in_sync = is_in_sync;
+        match is_in_sync {
+            // To be asked at once.
+            true => self.not_before = now,
+            false => self.lose(now, now),
         }
     }
 
-    /// It misses changes: what it holds is not known until it answers again.
-    pub(super) fn lose(&mut self, now: Time) {
-        self.held = None;
+    /// It misses changes, the oldest of them since `since`: what it holds is not known until it answers
+    /// again.
+    pub(super) fn lose(&mut self, since: Time, now: Time) {
+        let asked_at = self.asked.front().map(|question| question.asked_at);
+        let since = since.min(asked_at.unwrap_or(since));
+        self.lost_since = match (self.lost_since, self.held.take()) {
+            (Some(earlier), _) => Some(earlier.min(since)),
+            (None, Some(_)) => Some(since),
+            // Of a first copy nothing is lost.
+            (None, None) => None,
+        };
         self.asked.clear();
         self.not_before = now.after(ASK_AGAIN);
     }
 
-    /// For how long the oldest question has been on the way.
+    /// For how long it has missed something, or not answered.
     pub(super) fn lag(&self, now: Time) -> Duration {
-        let oldest = self.asked.front();
-        oldest.map_or(Duration::ZERO, |question| now.since(question.asked_at))
+        let oldest = self.asked.front().map(|question| question.asked_at);
+        let since = self.lost_since.or(oldest);
+        since.map_or(Duration::ZERO, |since| now.since(since))
     }
 }
 
@@ -91,6 +129,8 @@ mod tests {
 
     fn fed() -> Feed {
         let mut feed = Feed::default();
+        assert_eq!(feed.ask(0, Time::ZERO), None, "not in sync yet");
+        feed.set_in_sync(true, Time::ZERO);
         let id = feed.ask(0, Time::ZERO).unwrap();
         feed.answered(id, true, Time::ZERO);
         feed
@@ -116,9 +156,9 @@ mod tests {
     fn a_successor_that_lost_its_copy_holds_nothing_until_it_says_so() {
         let mut feed = fed();
         let before = feed.ask(5, Time::ZERO).unwrap();
-        feed.lose(Time::ZERO);
+        feed.lose(Time::ZERO, Time::ZERO);
         feed.answered(before, true, Time::ZERO);
-        assert_eq!(feed.held(), None);
+        assert_eq!((feed.held(), feed.is_successor()), (None, true));
         assert_eq!(feed.ask(5, Time::ZERO), None, "not at once");
         let again = feed.ask(5, Time::ZERO.after(ASK_AGAIN)).unwrap();
         feed.answered(again, false, Time::ZERO.after(ASK_AGAIN));

@@ -145,7 +145,8 @@ impl Agent {
             let classes = self.hub.state().classes.get(&SLOT).cloned();
             let class = classes.and_then(|all| all.into_values().next());
             if let Some((class, bell)) = class.zip(Bell::new().ok()) {
-                let id = class.begin_feed(bell);
+                let (id, now) = (class.begin_feed(bell), self.now);
+                class.with_feed(id, |feed| feed.set_in_sync(true, now));
                 self.successor = Some((class, id));
             }
         }

@@ -13,10 +13,12 @@
 
 mod bell;
 mod class;
+mod door;
 mod feed;
 mod function;
 #[cfg(feature = "fuzz")]
 pub(crate) mod fuzz;
+mod left_out;
 mod log;
 mod server;
 mod session;
@@ -27,12 +29,13 @@ mod table;
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::Context as _;
 use vnfpool_model::{Epoch, Role, SlotId, Time};
 use vnfpool_statesync::class::{Bounds, ClassName, Demand, Level, Offer};
-use vnfpool_wire::sdk::{CLASSES_MAX, LevelKind};
+use vnfpool_wire::sdk::LevelKind;
 
 use self::bell::Bell;
 use self::class::{Class, ClassSpec};
@@ -58,6 +61,8 @@ pub(crate) struct Hub {
     pool: String,
     bell: Bell,
     health: Arc<FunctionHealth>,
+    /// Times that a connection could not be accepted.
+    unaccepted: AtomicU64,
     state: Mutex<State>,
 }
 
@@ -73,6 +78,8 @@ struct State {
     /// Of the registered function.
     specs: Vec<ClassSpec>,
     has_new_specs: bool,
+    /// Counts registrations.
+    registrations: u64,
     /// Counts changes of `slots`.
     revision: u64,
     /// Of the thread that gives them, when a slot was seen last.
@@ -94,6 +101,7 @@ impl Hub {
             pool,
             bell: Bell::new()?,
             health,
+            unaccepted: AtomicU64::new(0),
             state: Mutex::new(State::default()),
         })
     }
@@ -159,7 +167,9 @@ impl Hub {
             return;
         }
         for class in state.classes.remove(&slot).unwrap_or_default().values() {
-            class.state().set_tenure(None);
+            let mut class = class.state();
+            class.set_tenure(None);
+            class.end();
         }
         state.active_since.remove(&slot);
         self.forget_inheritance(&mut state, slot);
@@ -170,6 +180,11 @@ impl Hub {
     /// What the registered function says of itself.
     pub(crate) fn report(&self) -> Option<function::Report> {
         self.health.report()
+    }
+
+    /// Times that a connection could not be accepted for want of descriptors or memory.
+    pub(crate) fn unaccepted(&self) -> u64 {
+        self.unaccepted.load(Ordering::Relaxed)
     }
 
     /// Entries and bytes of every table.
@@ -199,6 +214,7 @@ impl Hub {
 
     /// Lets entries go whose time is over. The active decides that, its copies follow.
     fn sweep(&self, now: Time) {
+        self.drop_left_out(now);
         let classes: Vec<_> = {
             let state = self.state();
             state
@@ -245,32 +261,22 @@ impl Hub {
             },
             open_source: Arc::new(move |slot| {
                 let class = of_source.class(slot, &source_name);
-                let class = class.context("the slot is not this element's any more")?;
+                let class = class.context(NOT_HERE)?;
                 Ok(Box::new(Source::open(class)?))
             }),
             open_sink: Arc::new(move |slot| {
                 let class = of_sink.class(slot, &sink_name);
-                let class = class.context("the slot is not this element's any more")?;
+                let class = class.context(NOT_HERE)?;
                 Ok(Box::new(Sink::new(class)))
             }),
         }
     }
 
-    /// A class of a slot, made if it is not there; none for a slot that is not ours, and beyond the bound
-    /// on classes.
+    /// A class of a slot; none for a slot that is not ours, or a class that no function has registered.
     fn class(&self, slot: SlotId, name: &ClassName) -> Option<Arc<Class>> {
-        let mut state = self.state();
-        let tenure = state.slots.get(&slot).map(tenure)?;
-        let classes = state.classes.entry(slot).or_default();
-        if !classes.contains_key(name) {
-            if classes.len() >= CLASSES_MAX {
-                return None;
-            }
-            let class = Arc::new(Class::new(self.bell.clone()));
-            class.state().set_tenure(tenure);
-            classes.insert(name.clone(), class);
-        }
-        classes.get(name).cloned()
+        let state = self.state();
+        state.slots.get(&slot)?;
+        state.classes.get(&slot)?.get(name).cloned()
     }
 }
 
@@ -311,6 +317,9 @@ impl State {
         }
     }
 }
+
+const NOT_HERE: &str =
+    "the slot is not this element's any more, or its function has registered without the class";
 
 /// The level as the stream has it. The stream counts marks and barriers too, and what is under way to it:
 /// the function is held back before a copy counts as out of sync.

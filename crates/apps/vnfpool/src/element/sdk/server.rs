@@ -1,11 +1,8 @@
 //! The socket at which functions register, and the one thread that serves it.
 
-use std::fs;
 use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::os::fd::AsFd as _;
-use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
-use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::{Path, PathBuf};
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -13,11 +10,11 @@ use std::time::Duration;
 
 use anyhow::Context;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::net::sockopt::socket_peercred;
 use vnfpool_config::Sdk;
 use vnfpool_model::Time;
 
 use super::Hub;
+use super::door::{Closed, Door};
 use super::session::Session;
 use crate::pulse::{guard, now};
 
@@ -45,16 +42,11 @@ pub(crate) fn start(
     config: &Sdk,
     stop: Arc<AtomicBool>,
 ) -> anyhow::Result<JoinHandle<()>> {
-    let listener = listen(config)
+    let door = Door::open(config)
         .with_context(|| format!("open the SDK's socket {}", config.socket.display()))?;
     let server = Server {
         hub,
-        listener,
-        path: config.socket.clone(),
-        admitted: Admitted {
-            uid: config.uid,
-            gid: config.gid,
-        },
+        door,
         clients: Vec::new(),
         buffer: vec![0; READ_BYTES],
         ticked_at: Time::ZERO,
@@ -66,51 +58,6 @@ pub(crate) fn start(
             guard::or_abort("sdk", move || server.run(&stop));
         });
     spawned.context("start the thread of the SDK's socket")
-}
-
-fn listen(config: &Sdk) -> anyhow::Result<UnixListener> {
-    let path = &config.socket;
-    if let Some(dir) = path.parent() {
-        fs::create_dir_all(dir).with_context(|| format!("create {}", dir.display()))?;
-    }
-    remove_former(path)?;
-    // Under another name until it is as it shall be: nobody connects before that.
-    let hidden = path.with_extension("new");
-    remove_former(&hidden)?;
-    let listener = UnixListener::bind(&hidden)?;
-    fs::set_permissions(&hidden, fs::Permissions::from_mode(config.mode))?;
-    std::os::unix::fs::chown(&hidden, config.uid, config.gid).context("give it to its owner")?;
-    fs::rename(&hidden, path)?;
-    listener.set_nonblocking(true)?;
-    Ok(listener)
-}
-
-/// Of an agent that was killed. Anything but a socket is somebody else's.
-fn remove_former(path: &Path) -> anyhow::Result<()> {
-    match fs::symlink_metadata(path) {
-        Ok(found) if found.file_type().is_socket() => Ok(fs::remove_file(path)?),
-        Ok(_) => anyhow::bail!("{} is there and is no socket: remove it", path.display()),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(error.into()),
-    }
-}
-
-/// Who may connect, beside root and the agent's own user.
-#[derive(Clone, Copy, Debug)]
-struct Admitted {
-    uid: Option<u32>,
-    gid: Option<u32>,
-}
-
-impl Admitted {
-    fn admits(self, stream: &UnixStream) -> bool {
-        let Ok(peer) = socket_peercred(stream) else {
-            return false;
-        };
-        let (uid, gid) = (peer.uid.as_raw(), peer.gid.as_raw());
-        let own = rustix::process::geteuid().as_raw();
-        uid == 0 || uid == own || self.uid == Some(uid) || self.gid == Some(gid)
-    }
 }
 
 #[derive(Debug)]
@@ -128,9 +75,7 @@ struct Client {
 #[derive(Debug)]
 struct Server {
     hub: Arc<Hub>,
-    listener: UnixListener,
-    path: PathBuf,
-    admitted: Admitted,
+    door: Door,
     clients: Vec<Client>,
     buffer: Vec<u8>,
     ticked_at: Time,
@@ -162,16 +107,19 @@ impl Server {
                 self.hub.sweep(at);
             }
         }
-        // The next agent makes its own.
-        let _ = fs::remove_file(&self.path);
+        self.door.remove();
     }
 
     /// Waits for something to do; which of the clients can be read.
     fn wait(&self) -> Vec<bool> {
-        let mut polled = vec![
-            PollFd::from_borrowed_fd(self.hub.bell.as_fd(), PollFlags::IN),
-            PollFd::from_borrowed_fd(self.listener.as_fd(), PollFlags::IN),
-        ];
+        let mut polled = vec![PollFd::from_borrowed_fd(
+            self.hub.bell.as_fd(),
+            PollFlags::IN,
+        )];
+        // The clients behind these two.
+        let door = self.door.listener(now());
+        polled.extend(door.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
+        let others = polled.len();
         for client in &self.clients {
             let mut flags = PollFlags::empty();
             flags.set(PollFlags::IN, client.session.wants_bytes());
@@ -186,7 +134,7 @@ impl Server {
         };
         // Interrupted by a signal: a look for nothing.
         let _ = poll(&mut polled, Some(&timeout));
-        let of_clients = polled.iter().skip(2);
+        let of_clients = polled.iter().skip(others);
         of_clients
             .map(|fd| {
                 fd.revents()
@@ -197,11 +145,12 @@ impl Server {
 
     fn accept(&mut self, at: Time) {
         for _ in 0..CLIENTS_MAX {
-            let stream = match self.listener.accept() {
-                Ok((stream, _)) => stream,
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
-                Err(error) => {
-                    return tracing::warn!(%error, "no connection is accepted at the SDK's socket");
+            let stream = match self.door.next(at) {
+                Ok(Some(stream)) => stream,
+                Ok(None) => return,
+                Err(Closed) => {
+                    self.hub.unaccepted.fetch_add(1, Ordering::Relaxed);
+                    return;
                 }
             };
             if self.clients.len() >= CLIENTS_MAX || stream.set_nonblocking(true).is_err() {
@@ -209,7 +158,7 @@ impl Server {
                 continue;
             }
             let mut session = Session::new(Arc::clone(&self.hub));
-            if !self.admitted.admits(&stream) {
+            if !self.door.admits(&stream) {
                 let text =
                     "this user may not connect: set uid or gid in [sdk] of the element's file";
                 session.fail("user", text.to_owned());
@@ -229,8 +178,9 @@ impl Server {
 impl Client {
     fn read(&mut self, buffer: &mut [u8]) {
         if !self.session.wants_bytes() {
-            // What was polled is an end, or an error.
-            self.is_gone |= self.session.is_over();
+            // Nothing to read was asked for, so this is the end of the other side, which is told again
+            // and again. What it has sent and was not taken ends with it.
+            self.is_gone = true;
             return;
         }
         match self.stream.read(buffer) {

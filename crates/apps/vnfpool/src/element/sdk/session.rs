@@ -185,7 +185,7 @@ impl Session {
 
     fn request(&mut self, kind: Option<Kind>, now: Time) -> Result<(), Fatal> {
         match (kind, self.is_registered()) {
-            (Some(Kind::Register(register)), false) => self.register(register),
+            (Some(Kind::Register(register)), false) => self.register(register, now),
             (Some(Kind::Register(_)), true) => Err(Fatal::new(
                 "register",
                 "registered already: open another connection",

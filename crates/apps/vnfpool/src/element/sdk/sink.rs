@@ -84,6 +84,15 @@ fn check_role(state: &State) -> anyhow::Result<()> {
         state.tenure().is_none(),
         "this element is the active now: nothing is taken from the former one"
     );
+    check_class(state)
+}
+
+/// A copy that no function here could go on with must not count as one.
+fn check_class(state: &State) -> anyhow::Result<()> {
+    anyhow::ensure!(
+        state.is_registered(),
+        "the function of this element has registered without the class"
+    );
     Ok(())
 }
 
@@ -122,7 +131,9 @@ impl sync::Sink for Sink {
         std::mem::take(&mut self.failures)
     }
 
+    /// Called at every look of the stream's thread, so a stream on which nothing comes ends here.
     fn read_sweep(&mut self) -> anyhow::Result<Option<ReceiverInput>> {
+        check_class(&self.class.state())?;
         let Some(sweep) = &mut self.sweep else {
             return Ok(None);
         };

@@ -59,10 +59,13 @@ impl sync::Source for Source {
         let (changes_max, bytes_max) = READ_AT_ONCE;
         let at = now();
         let mut state = self.class.state();
+        // One of the same name may be fed by the next stream, which is opened when this one ends.
+        anyhow::ensure!(!state.is_over(), "the class is not there any more");
         let take = |change: &Change| out.push(SenderInput::Change(change.clone()));
+        let unread_since = state.table.log().unread_since(self.id);
         let reading = state.table.read(self.id, changes_max, bytes_max, take);
         if reading == Reading::Overrun {
-            state.lose(self.id, at);
+            state.lose(self.id, unread_since.unwrap_or(at), at);
             out.push(SenderInput::Overrun);
         }
         if let Some(id) = state.ask(self.id, at) {
@@ -119,6 +122,16 @@ impl sync::Source for Source {
             .with_feed(self.id, |feed| feed.answered(barrier, yes, now()));
         // There may be more to ask. A successor that could not answer is asked at the next look.
         if yes {
+            self.bell.ring();
+        }
+    }
+
+    /// Only then does an answer of the successor say that it has everything.
+    fn in_sync(&mut self, yes: bool) {
+        self.class
+            .with_feed(self.id, |feed| feed.set_in_sync(yes, now()));
+        if yes {
+            // It is to be asked.
             self.bell.ring();
         }
     }

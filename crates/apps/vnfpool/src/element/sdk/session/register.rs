@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use vnfpool_model::Time;
 use vnfpool_statesync::class::ClassName;
 use vnfpool_wire::sdk::reply::Kind as ReplyKind;
 use vnfpool_wire::sdk::{
@@ -22,7 +23,7 @@ const LAG_MS_DEFAULT: u32 = 1_000;
 const ENTRIES_DEFAULT: u32 = 16_384;
 
 impl Session {
-    pub(super) fn register(&mut self, register: Register) -> Result<(), Fatal> {
+    pub(super) fn register(&mut self, register: Register, now: Time) -> Result<(), Fatal> {
         if register.version != sdk::VERSION {
             let text = format!(
                 "the function speaks version {}, this agent version {}: upgrade the older one",
@@ -33,7 +34,7 @@ impl Session {
         }
         check_name("the function's name", &register.function)?;
         let specs = class_specs(&register)?;
-        self.hub.register(&register, &specs)?;
+        self.hub.register(&register, &specs, now)?;
         // What a former function could not say of its state, this one says.
         let slots: Vec<_> = self.hub.state().inherited.iter().copied().collect();
         for slot in slots {
@@ -53,7 +54,7 @@ impl Session {
 
 impl Hub {
     /// Takes the function in, if there is none and its classes fit what is held of them.
-    fn register(&self, register: &Register, specs: &[ClassSpec]) -> Result<(), Fatal> {
+    fn register(&self, register: &Register, specs: &[ClassSpec], now: Time) -> Result<(), Fatal> {
         let mut state = self.state();
         if self.health.report().is_some() {
             let text = "another function is registered with this agent: end that one first";
@@ -78,6 +79,7 @@ impl Hub {
         }
         state.specs = specs.to_vec();
         state.has_new_specs = true;
+        state.leave_out_others(now);
         state.create_classes(&self.bell);
         let report = report(register.health.clone().unwrap_or_default());
         self.health.registered(&register.function, report);

@@ -69,6 +69,15 @@ impl Agent {
         socket_in(self.dir.path())
     }
 
+    /// As if its function had registered the class, unless it has.
+    fn declare(&self, spec: &ClassSpec) {
+        let mut state = self.hub.state();
+        if !state.specs.iter().any(|known| known.name == spec.name) {
+            state.specs.push(spec.clone());
+            state.create_classes(&self.hub.bell);
+        }
+    }
+
     pub(super) fn set_role(&self, role: Role, term: u64) {
         let (name, epoch) = ("main".to_owned(), Epoch::first_of(term));
         self.hub.set_role(SLOT, SlotRole { name, role, epoch });
@@ -114,7 +123,9 @@ impl Stream {
             .iter()
             .find(|spec| spec.name == named(class))
             .cloned();
-        let class = from.hub.stream_class(&spec.expect("it is registered"));
+        let spec = spec.expect("it is registered");
+        to.declare(&spec);
+        let class = from.hub.stream_class(&spec);
         let sink = to.hub.stream_class(&spec_of(&class));
         let open = move || Joined {
             source: (class.open_source)(SLOT).unwrap(),
@@ -234,6 +245,11 @@ impl Joined {
                 SenderAction::AbortScan => self.source.abort_scan(),
                 SenderAction::Reached { id } => self.source.reached(id, true),
                 SenderAction::Unreachable { id } => self.source.reached(id, false),
+                // As in production: whoever waits for the standby waits for one that takes everything.
+                SenderAction::InSync(_) | SenderAction::Lacking { .. } => {
+                    let status = self.sender.status();
+                    self.source.in_sync(status.in_sync && status.lacking == 0);
+                }
                 SenderAction::Refused { .. } | SenderAction::PeerMisbehaved => panic!("{action:?}"),
                 _ => {}
             }
