@@ -162,6 +162,7 @@ const ALL: &[&dyn Scenario] = &[
     &network::StandbyLink,
     &network::StandbySilent,
     &processes::Stop,
+    &processes::StopKill,
     &processes::AgentKill,
     &processes::AgentUpgrade,
     &planned::Switchover,

@@ -4,7 +4,7 @@ use anyhow::Result;
 use rustix::process::Signal;
 
 use super::{Injection, Scenario, Stage};
-use crate::clock;
+use crate::clock::{self, Nanos};
 use crate::namespaces::Gateway;
 
 /// SIGKILL to every process of the active.
@@ -73,6 +73,36 @@ impl Scenario for Stop {
     }
 }
 
+/// SIGTERM to the active, and SIGKILL to all of it a moment later: in the middle of its handover.
+pub(super) struct StopKill;
+
+/// The handover of a clean stop takes about as long, after the agent has heard of it.
+const HANDOVER: Nanos = 800_000;
+
+impl Scenario for StopKill {
+    fn name(&self) -> &'static str {
+        "stop-kill"
+    }
+
+    fn about(&self) -> &'static str {
+        "SIGTERM of the active, and kill -9 at some moment of its handover"
+    }
+
+    fn inject(&self, stage: &mut Stage<'_>, active: Gateway) -> Result<Injection> {
+        let at = clock::now();
+        // Any moment will do, another one each time.
+        let later = at % HANDOVER;
+        stage.system.ask_to_stop(active)?;
+        clock::sleep_until(at + later);
+        signal_all(stage, active, Signal::KILL);
+        Ok(Injection::at(at))
+    }
+
+    fn heal(&self, stage: &mut Stage<'_>, active: Gateway) -> Result<()> {
+        stage.system.start_again(stage.scene, active)
+    }
+}
+
 /// SIGKILL to the agent alone: whoever watches over it may start it again.
 pub(super) struct AgentKill;
 
@@ -127,6 +157,13 @@ pub(super) fn signal_all(stage: &mut Stage<'_>, gateway: Gateway, signal: Signal
     // Looking for them takes longer than signalling them: that comes first.
     let processes = stage.system.processes(gateway);
     let at = clock::now();
+    if signal == Signal::KILL {
+        // As one: else the death of the first would be an event for the others, such as the order to
+        // stop that an agent gets when its supervisor dies.
+        processes
+            .iter()
+            .for_each(|process| process.signal(Signal::STOP));
+    }
     for process in processes {
         process.signal(signal);
     }
