@@ -54,11 +54,13 @@ pub(crate) struct Row {
     pub(crate) value: u32,
     /// When the copy expires by what was told, in whole seconds of this machine's clock.
     pub(crate) expires_s: u32,
-    /// The last scan of the sender that told of it, and the last one of the receiver that saw it.
+    /// The last scan of the sender that told of it, and the last sweep of the receiver that saw it.
     pub(crate) told_in: u16,
-    pub(crate) seen_in: u16,
-    /// Of the receiver: the hash of what its table was found to hold instead, and which it asked to
-    /// be told anew for; `value` where that is not so.
+    pub(crate) seen_in: u8,
+    /// The copy does not hold it as it was told, and it was not told since: see [`Index::want`].
+    is_wanted: bool,
+    /// Of the receiver: the hash of what its table was found to hold the last time that this was not
+    /// `value`; else `value`.
     pub(crate) held: u32,
 }
 
@@ -69,8 +71,13 @@ impl Row {
             expires_s,
             told_in,
             seen_in: 0,
+            is_wanted: false,
             held: value,
         }
+    }
+
+    pub(crate) const fn is_wanted(&self) -> bool {
+        self.is_wanted
     }
 }
 
@@ -79,6 +86,7 @@ pub(crate) struct Index {
     // The key is a keyed hash already.
     rows: HashMap<u64, Row, FxBuildHasher>,
     sums: Box<[u64]>,
+    wanted: usize,
 }
 
 impl fmt::Debug for Index {
@@ -92,6 +100,7 @@ impl Default for Index {
         Self {
             rows: HashMap::default(),
             sums: vec![0; usize::from(BUCKETS)].into(),
+            wanted: 0,
         }
     }
 }
@@ -109,16 +118,15 @@ impl Index {
         self.rows.len()
     }
 
-    /// Takes in what was told. That the same was told again says nothing of what is held.
-    pub(crate) fn put(&mut self, key: u64, mut row: Row) {
+    /// Takes in what was told.
+    pub(crate) fn put(&mut self, key: u64, row: Row) {
         let sum = sum_of(&mut self.sums, key);
         *sum ^= mixed(key, row.value);
         match self.rows.entry(key) {
             Entry::Occupied(mut old) => {
-                if old.get().value == row.value {
-                    row.held = old.get().held;
-                }
-                *sum ^= mixed(key, old.insert(row).value);
+                let old = old.insert(row);
+                self.wanted -= usize::from(old.is_wanted);
+                *sum ^= mixed(key, old.value);
             }
             Entry::Vacant(place) => {
                 place.insert(row);
@@ -130,19 +138,46 @@ impl Index {
         let Some(old) = self.rows.remove(&key) else {
             return false;
         };
+        self.wanted -= usize::from(old.is_wanted);
         *sum_of(&mut self.sums, key) ^= mixed(key, old.value);
         true
     }
 
     /// Removes the rows that `goes` says, and gives their keys.
     pub(crate) fn extract(&mut self, mut goes: impl FnMut(u64, &Row) -> bool) -> Vec<u64> {
-        let sums = &mut self.sums;
+        let (sums, wanted) = (&mut self.sums, &mut self.wanted);
         let gone = self.rows.extract_if(|key, row| goes(*key, row));
         gone.map(|(key, row)| {
+            *wanted -= usize::from(row.is_wanted);
             *sum_of(sums, key) ^= mixed(key, row.value);
             key
         })
         .collect()
+    }
+
+    /// Notes that the entry is to be told anew: until it is, or ends. True if that is news.
+    pub(crate) fn want(&mut self, key: u64) -> bool {
+        let row = self.rows.get_mut(&key).filter(|row| !row.is_wanted);
+        let is_news = row.map(|row| row.is_wanted = true).is_some();
+        self.wanted += usize::from(is_news);
+        is_news
+    }
+
+    /// Wants every row that `is_lost` says and that is not wanted yet, and gives the keys.
+    pub(crate) fn want_where(&mut self, mut is_lost: impl FnMut(&mut Row) -> bool) -> Vec<u64> {
+        let mut news = Vec::new();
+        for (key, row) in &mut self.rows {
+            if is_lost(row) && !std::mem::replace(&mut row.is_wanted, true) {
+                news.push(*key);
+            }
+        }
+        self.wanted += news.len();
+        news
+    }
+
+    /// Entries that are to be told anew.
+    pub(crate) fn wanted(&self) -> usize {
+        self.wanted
     }
 
     pub(crate) fn sum(&self, bucket: u16) -> u64 {
@@ -223,5 +258,24 @@ mod tests {
         assert_eq!((one.len(), other.len()), (5_000, 5_000));
         one.put(key(17), row(18));
         assert_eq!(differing(&one, &other), [bucket_of(key(17))]);
+    }
+
+    /// Goal: what is wanted is counted once, and until it is told or gone, whichever way.
+    #[test]
+    fn what_is_wanted_is_counted() {
+        let mut index = Index::default();
+        (0..10).for_each(|key| index.put(key, row(1)));
+        assert!(index.want(3) && !index.want(3) && !index.want(99));
+        let even = |row: &mut Row| std::mem::replace(&mut row.value, 2) == 1;
+        assert_eq!(index.want_where(even).len(), 9);
+        assert_eq!(index.wanted(), 10);
+        assert!(index.get(3).unwrap().is_wanted());
+        index.put(3, row(1));
+        index.remove(4);
+        index.extract(|key, _| key > 7);
+        assert_eq!(index.wanted(), 6);
+        assert!(!index.get(3).unwrap().is_wanted());
+        index.clear();
+        assert_eq!((index.wanted(), index.len()), (0, 0));
     }
 }

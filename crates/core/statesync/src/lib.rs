@@ -34,8 +34,8 @@
 //! every entry of its table with the index, deletes what the index does not know, and asks for what
 //! is not there or not as it was told, entry by entry. *The sums of the buckets* travel in the stream,
 //! so they are compared at the same position of it: should the two indexes differ, a bucket is asked
-//! for again. A scan or sweep begins within 25 s of the last one, so nothing that differs stays so for
-//! a minute.
+//! for again. A sweep begins within 20 s of the last one, a scan within 25, a repair within 10: as long as
+//! reading a table takes less than 10 s (some million entries), nothing that differs stays so for a minute.
 
 pub mod class;
 mod index;

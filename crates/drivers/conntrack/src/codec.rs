@@ -93,7 +93,7 @@ impl From<TupleError> for DecodeError {
 /// Items share so much memory: it is free again when the last of them is.
 const BUFFER_BYTES: usize = 16 * 1024;
 
-/// `entry` as an item of the state stream, cut from `buffer` (which is refilled when it is used
+/// What another kernel can hold of `entry`, as an item of the state stream, cut from `buffer` (which is refilled when it is used
 /// up, so that an item costs no allocation of its own).
 pub fn item(entry: &Entry, buffer: &mut BytesMut) -> Item {
     if buffer.capacity() < ENTRY_BYTES_MAX {
@@ -101,7 +101,7 @@ pub fn item(entry: &Entry, buffer: &mut BytesMut) -> Item {
     }
     encode_key(&entry.key, buffer);
     let key = buffer.split().freeze();
-    encode_value(entry, buffer);
+    encode_value(&entry.clone().portable(), buffer);
     Item {
         key,
         value: buffer.split().freeze(),

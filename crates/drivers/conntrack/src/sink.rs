@@ -5,7 +5,7 @@ use vnfpool_statesync::{Item, ReceiverAction, ReceiverInput, Ticket};
 
 use crate::codec::{self, DecodeError};
 use crate::dump::{Dump, DumpProgress, Family};
-use crate::entry::{Entry, ProtocolState};
+use crate::entry::ProtocolState;
 use crate::expectation::codec as expectations;
 use crate::expectation::{
     Expectation, ExpectationInjectError, ExpectationInjector, decode_expectation_key,
@@ -205,8 +205,9 @@ impl Sink {
             }
         };
         entries.retain(|entry| self.scope.covers(entry));
-        let portable = entries.into_iter().map(Entry::portable);
-        let items = portable.map(|entry| codec::item(&entry, &mut self.buffer));
+        let items = entries
+            .iter()
+            .map(|entry| codec::item(entry, &mut self.buffer));
         let mut items: Vec<Item> = items.collect();
         if is_last {
             let mut expected = dump_expectations()?;

@@ -8,7 +8,6 @@ use vnfpool_statesync::{Change, Item, SenderInput};
 
 use crate::codec;
 use crate::dump::{Dump, DumpProgress, Family, Fetcher};
-use crate::entry::Entry;
 use crate::event::{Event, EventSource, ReadOutcome};
 use crate::expectation::codec as expectations;
 use crate::expectation::{
@@ -142,7 +141,7 @@ impl Source {
         }
         masters.retain(|entry| self.scope.covers(entry));
         for entry in masters {
-            let item = self.item(entry);
+            let item = codec::item(&entry, &mut self.buffer);
             let is_new = false;
             out.push(SenderInput::Change(Change::Put { item, is_new }));
         }
@@ -225,7 +224,10 @@ impl Source {
             .into_iter()
             .partition(|entry| entry.master.is_some());
         scan.children.extend(children.iter().map(|entry| entry.key));
-        Ok(others.into_iter().map(|entry| self.item(entry)).collect())
+        Ok(others
+            .into_iter()
+            .map(|entry| codec::item(&entry, &mut self.buffer))
+            .collect())
     }
 
     fn read_children(&mut self, scan: &mut Scan) -> Result<Vec<Item>, NetlinkError> {
@@ -233,7 +235,7 @@ impl Source {
         let mut items = Vec::new();
         for key in scan.children.drain(rest..) {
             if let Some(entry) = self.fetcher.get(&key)? {
-                items.push(self.item(entry));
+                items.push(codec::item(&entry, &mut self.buffer));
             }
         }
         Ok(items)
@@ -259,7 +261,7 @@ impl Source {
             }
             Event::Destroy(key) if !self.scope.may_cover(&key) => return Ok(None),
             Event::New(entry) => Change::Put {
-                item: self.item(entry),
+                item: codec::item(&entry, &mut self.buffer),
                 is_new: true,
             },
             Event::Update(told) => {
@@ -270,7 +272,7 @@ impl Source {
                 // Another connection by now, whose begin may never be told: it cannot be made of
                 // the one before.
                 let is_new = entry.reply != told.reply;
-                let item = self.item(entry);
+                let item = codec::item(&entry, &mut self.buffer);
                 Change::Put { item, is_new }
             }
             Event::Destroy(key) => {
@@ -281,11 +283,6 @@ impl Source {
             }
         };
         Ok(Some(change))
-    }
-
-    /// Whether this kernel still learns, say, is nothing to tell.
-    fn item(&mut self, entry: Entry) -> Item {
-        codec::item(&entry.portable(), &mut self.buffer)
     }
 }
 

@@ -143,7 +143,7 @@ fn judge(statement: Statement, missing: &[&Flow], fault: Nanos) -> Result<Loss> 
     }
     let since = statement.missing_since;
     let older = missing.iter().filter(|flow| flow.was_there_by() < since);
-    if older.clone().count() > 0 {
+    if older.clone().count() as u64 > statement.known_missing {
         let oldest = older.map(|flow| flow.was_there_by()).min().unwrap_or(since);
         bail!(
             "a connection is missing that was there {:.1} ms before the fault, and the new active says \

@@ -9,8 +9,9 @@ use crate::clock::{self, Nanos};
 pub(crate) struct Watermark {
     /// So many changes at most are missing.
     pub(crate) missing_at_most: u64,
-    /// None of them is older than this.
+    /// None of them is older than this, but for so many.
     pub(crate) missing_since: Nanos,
+    pub(crate) known_missing: u64,
 }
 
 impl Watermark {
@@ -33,6 +34,7 @@ impl Watermark {
         Some(Self {
             missing_at_most: field("missing_at_most")?,
             missing_since: field("missing_since_boottime_ns")?.checked_sub(offset)?,
+            known_missing: field("known_missing")?,
         })
     }
 }
@@ -54,7 +56,7 @@ mod tests {
         let line = |class: &str, missing: &str| {
             format!(
                 "12:00 INFO watermark of the copy that serves now slot=1 class={class} in_sync=true \
-                 entries=9 changes=8 complete_until_us_before=7{missing}\n"
+                 entries=9 changes=8 known_missing=2 complete_until_us_before=7{missing}\n"
             )
         };
         let complete = " missing_at_most=6 missing_since=2026-01-01T00:00:00Z \
@@ -64,6 +66,7 @@ mod tests {
         let statement = Watermark {
             missing_at_most: 60,
             missing_since: 900,
+            known_missing: 2,
         };
         assert_eq!(Watermark::parse_at(&log, 100), Some(statement));
         assert_eq!(Watermark::parse_at(&line("conntrack", ""), 0), None);

@@ -139,6 +139,8 @@ pub struct ReceiverStatus {
     pub entries: usize,
     /// Entries told that the table did not take.
     pub lacking: u32,
+    /// Entries told that the table lost or holds otherwise, until they are told anew.
+    pub wanted: usize,
     /// Entries written and deleted since the start.
     pub operations: u64,
     /// Streams refused since the start.

@@ -100,7 +100,7 @@ impl Open {
             .index
             .extract(|key, row| row.told_in != told_in && is_whole(key));
         self.whole = Some(Vec::new());
-        self.sweep.wanted |= !gone.is_empty();
+        self.sweep.leftover(gone.len());
         if self.resync {
             self.sweep.wanted = true;
             self.sweep.announce = Some(generation);
@@ -181,6 +181,7 @@ impl Receiver {
         ReceiverStatus {
             entries: self.open.as_ref().map_or(0, |open| open.index.len()),
             lacking: self.open.as_ref().map_or(0, |open| open.lacking.entries()),
+            wanted: self.open.as_ref().map_or(0, |open| open.index.wanted()),
             ..self.status
         }
     }
@@ -188,10 +189,14 @@ impl Receiver {
     /// What the copy holds, for the report of a failover.
     #[must_use]
     pub fn watermark(&self) -> Watermark {
-        self.open
-            .as_ref()
-            .map(|open| open.follower.watermark())
-            .unwrap_or_default()
+        let Some(open) = &self.open else {
+            return Watermark::default();
+        };
+        let wanted = u64::try_from(open.index.wanted()).unwrap_or(u64::MAX);
+        Watermark {
+            known_missing: wanted.saturating_add(open.lacking.entries().into()),
+            ..open.follower.watermark()
+        }
     }
 
     fn connected(&mut self, out: &mut Effects<ReceiverAction>) {
@@ -338,11 +343,15 @@ impl Receiver {
         }
         match record {
             Record::Put { item, is_new } => {
-                let value = hashes.of_value(&item.value);
-                let told = Row::told(value, expiry(now, item.ttl_s), short(generation));
-                let seen_in = open.sweep.number;
                 let key = hashes.of(&item.key);
-                open.index.put(key, Row { seen_in, ..told });
+                let value = hashes.of_value(&item.value);
+                let mut row = Row::told(value, expiry(now, item.ttl_s), short(generation));
+                row.seen_in = open.sweep.mark();
+                // That the same was told again says nothing of what is held.
+                if let Some(old) = open.index.get(key).filter(|old| old.value == value) {
+                    row.held = old.held;
+                }
+                open.index.put(key, row);
                 open.lacking.settle(key);
                 open.sweep.touched(key);
                 self.status.operations += 1;
@@ -381,7 +390,7 @@ impl Receiver {
             Record::Forget { keys } => {
                 for key in keys {
                     open.lacking.settle(key);
-                    open.sweep.wanted |= open.index.remove(key);
+                    open.sweep.leftover(usize::from(open.index.remove(key)));
                 }
             }
             Record::End { .. } => open.ended(generation, ticket.sequence),

@@ -27,10 +27,12 @@ const EXPIRES_SOON_S: u32 = 2;
 /// The sweep under way, and when the next one is due.
 #[derive(Debug, Default)]
 pub(super) struct Sweep {
-    pub(super) number: u16,
+    number: u16,
     began: Option<Time>,
     /// Deletions are waiting to be found.
     pub(super) wanted: bool,
+    /// So many, before this sweep and since it began: they are no surplus that nobody was told of.
+    leftovers: [usize; 2],
     /// The resync that waits for it.
     pub(super) announce: Option<u32>,
     due: Option<Time>,
@@ -53,6 +55,17 @@ impl Sweep {
         }
     }
 
+    /// So many entries of the index are gone whose keys are not known: the copy may hold them.
+    pub(super) fn leftover(&mut self, count: usize) {
+        self.wanted |= count > 0;
+        self.leftovers[1] += count;
+    }
+
+    /// What rows keep of the number of the sweep that met them last.
+    pub(super) const fn mark(&self) -> u8 {
+        self.number.to_be_bytes()[1]
+    }
+
     pub(super) fn deadline(&self) -> Option<Time> {
         self.due.filter(|_| self.began.is_none())
     }
@@ -68,29 +81,38 @@ impl Open {
             // A second deletion does no harm; only it would be wrong to call it surplus.
             return !is_touched;
         };
-        row.seen_in = sweep.number;
+        row.seen_in = sweep.mark();
         let held = hashes.of_value(&item.value);
         if is_touched {
             return false;
         }
         if held == row.value {
             row.held = row.value;
+        } else if row.is_wanted() {
+            // It comes.
         } else if held == row.held {
             sweep.unlike += 1;
         } else {
             row.held = held;
+            self.index.want(key);
             sweep.altered.push(key);
         }
         false
     }
 
-    /// Takes out of the index what the sweep did not meet, and gives the hashes of the keys.
+    /// Wants what the sweep did not meet, and gives the hashes of the keys.
     fn lost(&mut self, now: Time) -> Vec<u64> {
-        let number = self.sweep.number;
+        let mark = self.sweep.mark();
         // What expired here before the active said so is not lost.
         let soon_s = expiry(now, EXPIRES_SOON_S);
-        let is_lost = |row: &crate::index::Row| row.seen_in != number && row.expires_s > soon_s;
-        self.index.extract(|_, row| is_lost(row))
+        self.index.want_where(|row| {
+            let is_lost = row.seen_in != mark && row.expires_s > soon_s;
+            if is_lost {
+                // As if the sweep before had met it: marks come again after 256 sweeps.
+                row.seen_in = mark.wrapping_sub(1);
+            }
+            is_lost
+        })
     }
 }
 
@@ -107,6 +129,7 @@ impl Receiver {
         sweep.began = Some(now);
         sweep.surplus = 0;
         sweep.unlike = 0;
+        sweep.leftovers = [sweep.leftovers[1], 0];
         sweep.number = sweep.number.wrapping_add(1);
         let sweep = sweep.number;
         let ticket = self.next_step();
@@ -164,7 +187,10 @@ impl Receiver {
         let altered = std::mem::take(&mut sweep.altered);
         // A copy of which nothing was known had every right to hold anything.
         let surplus = std::mem::take(&mut sweep.surplus);
-        let surplus = if is_resync { 0 } else { surplus };
+        let surplus = match is_resync {
+            true => 0,
+            false => surplus.saturating_sub(sweep.leftovers.iter().sum()),
+        };
         self.status.unlike = sweep.unlike;
         self.status.missing += missing as u64;
         self.status.surplus += surplus as u64;

@@ -26,17 +26,20 @@ pub struct Watermark {
     pub changes_per_s: u64,
     /// The most that there were in the last 10 to 20 s, counted from mark to mark.
     pub changes_per_s_max: u64,
+    /// Entries that were told and are not in the copy as they were told: those that its table refused
+    /// or lost.
+    pub known_missing: u64,
 }
 
 impl Watermark {
     /// How many changes are missing at `now` at most, if the active went on until then and made them
-    /// no faster than in the last seconds.
+    /// no faster than in the last seconds, and what is known to be missing of those before.
     #[must_use]
     pub fn missing(&self, now: Time) -> Option<u64> {
         let since = now.since(self.complete_until?);
         let since_us = u64::try_from(since.as_micros()).unwrap_or(u64::MAX);
         let made = self.changes_per_s_max.saturating_mul(since_us);
-        Some(made.div_ceil(1_000_000))
+        Some(made.div_ceil(1_000_000).saturating_add(self.known_missing))
     }
 }
 

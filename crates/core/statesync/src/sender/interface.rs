@@ -136,7 +136,7 @@ pub enum SenderAction {
     },
     /// The standby did not keep up; it is told what differs when it has.
     Lagging,
-    /// The standby had something else; it is sent anew.
+    /// The standby had something else; a scan begins that sends it anew.
     Diverged {
         /// In so many buckets.
         buckets: usize,

@@ -36,9 +36,10 @@ const SCAN_SHARE: u32 = 25;
 /// Between two scans at most, however long they take.
 const AUDIT_INTERVAL_MAX: Duration = Duration::from_secs(25);
 
-/// Before a repair so many times as long as the last scan took: a standby that asks all the time
-/// must not keep the active busy with nothing else.
+/// Before a repair so many times as long as the last scan took, or at most: a standby that asks all
+/// the time must not keep the active busy with nothing else.
 const REPAIR_PAUSE: u32 = 4;
+const REPAIR_PAUSE_MAX: Duration = Duration::from_secs(10);
 
 /// The active's machine, one per standby and class.
 ///
@@ -78,10 +79,8 @@ pub struct Sender {
     scan: Option<Scan>,
     /// The end of a resync: its sequence until acknowledged, its generation until swept.
     end: Option<End>,
-    /// Buckets and entries that the standby wants anew. Entries are taken out of the index, so that a
-    /// scan finds them.
+    /// Buckets that the standby wants anew; entries that it wants are marked in the index.
     repair: BTreeSet<u16>,
-    wanted: bool,
     repair_at: Time,
     audit_at: Time,
     audit_interval: Duration,
@@ -134,7 +133,6 @@ impl Sender {
             scan: None,
             end: None,
             repair: BTreeSet::new(),
-            wanted: false,
             repair_at: Time::ZERO,
             audit_at: Time::NEVER,
             audit_interval: limits.audit_interval,
@@ -190,10 +188,9 @@ impl Sender {
         let late_at = bounds
             .zip(self.unacked.oldest())
             .map(|(bounds, sent)| sent.after(bounds.lag() + Duration::from_nanos(1)));
-        let idle_at = self.may_scan().then(|| match self.wants_repair() {
-            true => self.repair_at.min(self.audit_at),
-            false => self.sums_at.min(self.audit_at),
-        });
+        let repair_at = self.wants_repair().then_some(self.repair_at);
+        let idle_at = repair_at.into_iter().chain([self.audit_at, self.sums_at]);
+        let idle_at = idle_at.min().filter(|_| self.may_scan());
         let mark_at = (!self.lagging).then(|| self.mark_at());
         [late_at, idle_at, mark_at].into_iter().flatten().min()
     }
@@ -255,7 +252,7 @@ impl Sender {
         }
         self.phase = Phase::Open;
         self.marked_at = now;
-        self.begin(now, true, Whole::Everything, out);
+        self.begin(now, true, true, out);
     }
 
     /// Forgets the stream.
@@ -268,7 +265,6 @@ impl Sender {
         self.status.lacking = 0;
         self.index.clear();
         self.repair.clear();
-        self.wanted = false;
         self.unacked.clear();
         self.batch.clear();
         // What was not sent yet belongs to the stream that is gone.
@@ -276,7 +272,8 @@ impl Sender {
     }
 
     fn abort_scan(&mut self, out: &mut Effects<SenderAction>) {
-        if self.scan.take().is_some() {
+        if let Some(scan) = self.scan.take() {
+            self.repair.extend(scan.whole.buckets());
             out.actions.push(SenderAction::AbortScan);
         }
         self.synced = false;
@@ -289,8 +286,25 @@ impl Sender {
             .extend(failed.map(|(_, id)| SenderAction::Unreachable { id }));
     }
 
-    /// Begins a scan. With `resync` the copy counts as out of sync until its end.
-    fn begin(&mut self, now: Time, resync: bool, whole: Whole, out: &mut Effects<SenderAction>) {
+    /// Begins a scan, which repairs what the standby wants. With `resync` the copy counts as out of
+    /// sync until its end.
+    fn begin(
+        &mut self,
+        now: Time,
+        resync: bool,
+        everything: bool,
+        out: &mut Effects<SenderAction>,
+    ) {
+        let (buckets, entries) = (std::mem::take(&mut self.repair), self.index.wanted());
+        if !buckets.is_empty() || entries > 0 {
+            let buckets = buckets.len();
+            out.actions
+                .push(SenderAction::Diverged { buckets, entries });
+        }
+        let whole = match everything {
+            true => Whole::Everything,
+            false => Whole::Buckets(buckets),
+        };
         self.synced &= !resync;
         self.end = None;
         let generation = self.status.generation.wrapping_add(1);
@@ -372,7 +386,7 @@ impl Sender {
     fn is_told(&self, now: Time, (key, value): (u64, u32), ttl_s: u32) -> bool {
         let is_same = |row: &Row| {
             let longer = expiry(now, ttl_s).abs_diff(row.expires_s);
-            row.value == value && longer <= TTL_SLACK_S
+            row.value == value && longer <= TTL_SLACK_S && !row.is_wanted()
         };
         !self.is_resyncing() && self.index.get(key).is_some_and(is_same)
     }
@@ -402,7 +416,7 @@ impl Sender {
         // far; its end will not be announced.
         match &mut self.scan {
             Some(scan) => scan.spoilt = true,
-            None => self.begin(now, true, Whole::Nothing, out),
+            None => self.begin(now, true, false, out),
         }
     }
 
@@ -428,7 +442,8 @@ impl Sender {
             self.scan = Some(scan);
         } else if scan.spoilt {
             // What it told stands; what it did not find may be there all the same.
-            self.begin(now, true, Whole::Nothing, out);
+            self.repair.extend(scan.whole.buckets());
+            self.begin(now, true, false, out);
         } else {
             self.finish(now, &scan, out);
         }
@@ -448,9 +463,10 @@ impl Sender {
         let hashed = (key, self.hashes.of_value(&item.value));
         let generation = short(self.status.generation);
         let told = self.index.get_mut(key);
-        let is_known = told.is_some();
+        let is_known = told.as_ref().is_some_and(|told| !told.is_wanted());
         if let Some(told) = told
             && told.value == hashed.1
+            && !told.is_wanted()
             && !scan.is_whole(key)
         {
             told.told_in = generation;
@@ -500,7 +516,7 @@ impl Sender {
             .min(AUDIT_INTERVAL_MAX)
             .max(self.limits.audit_interval);
         self.audit_at = now.after(self.audit_interval);
-        self.repair_at = now.after(duration * REPAIR_PAUSE);
+        self.repair_at = now.after((duration * REPAIR_PAUSE).min(REPAIR_PAUSE_MAX));
         self.sums_at = now.after(self.limits.sums_interval);
     }
 
@@ -548,18 +564,10 @@ impl Sender {
             (Body::Differs { buckets }, Phase::Open) => {
                 self.status.diverged += buckets.len() as u64;
                 self.repair.extend(buckets);
-                let (buckets, entries) = (buckets.len(), 0);
-                out.actions
-                    .push(SenderAction::Diverged { buckets, entries });
             }
             (Body::Wants { keys }, Phase::Open) => {
-                let known = keys.iter().filter(|key| self.index.remove(**key));
-                let entries = known.count();
-                self.wanted |= entries > 0;
-                self.status.wanted += entries as u64;
-                let buckets = 0;
-                out.actions
-                    .push(SenderAction::Diverged { buckets, entries });
+                let known = keys.iter().filter(|key| self.index.want(**key));
+                self.status.wanted += known.count() as u64;
             }
             _ => {
                 self.close(out);
@@ -584,7 +592,7 @@ impl Sender {
         self.ended(now);
         if self.lagging && self.unacked.is_empty() {
             self.lagging = false;
-            self.begin(now, true, Whole::Nothing, out);
+            self.begin(now, true, false, out);
         }
     }
 
@@ -627,7 +635,7 @@ impl Sender {
     }
 
     fn wants_repair(&self) -> bool {
-        self.wanted || !self.repair.is_empty()
+        self.index.wanted() > 0 || !self.repair.is_empty()
     }
 
     const fn may_scan(&self) -> bool {
@@ -653,7 +661,8 @@ impl Sender {
             None => self.late = false,
             Some(bounds) => {
                 let entries = u64::from(bounds.entries);
-                let records = records.saturating_add(u64::from(self.status.lacking));
+                let wanted = self.index.wanted() as u64;
+                let records = records.saturating_add(u64::from(self.status.lacking) + wanted);
                 if records > entries || age > bounds.lag() {
                     self.late = true;
                 } else if records <= entries / 2 && age <= bounds.lag() / 2 {
@@ -676,13 +685,10 @@ impl Sender {
     }
 
     fn tick(&mut self, now: Time, out: &mut Effects<SenderAction>) {
-        if self.may_scan() && self.wants_repair() && now >= self.repair_at {
-            let buckets = std::mem::take(&mut self.repair);
-            self.wanted = false;
-            self.begin(now, false, Whole::Buckets(buckets), out);
-        } else if self.may_scan() && now >= self.audit_at {
-            self.begin(now, false, Whole::Nothing, out);
-        } else if self.may_scan() && now >= self.sums_at && !self.wants_repair() {
+        let repairs = self.wants_repair() && now >= self.repair_at;
+        if self.may_scan() && (repairs || now >= self.audit_at) {
+            self.begin(now, false, false, out);
+        } else if self.may_scan() && now >= self.sums_at {
             self.sums_at = now.after(self.limits.sums_interval);
             self.tell_sums(now, out);
         }

@@ -7,10 +7,8 @@ use vnfpool_model::Time;
 use crate::index::bucket_of;
 
 /// Of which buckets every entry is sent, whatever the index says.
-#[derive(Debug, Default, Clone)]
+#[derive(Debug, Clone)]
 pub(super) enum Whole {
-    #[default]
-    Nothing,
     Buckets(BTreeSet<u16>),
     Everything,
 }
@@ -18,16 +16,23 @@ pub(super) enum Whole {
 impl Whole {
     fn contains(&self, key: u64) -> bool {
         match self {
-            Self::Nothing => false,
-            Self::Buckets(buckets) => buckets.contains(&bucket_of(key)),
+            Self::Buckets(buckets) => !buckets.is_empty() && buckets.contains(&bucket_of(key)),
             Self::Everything => true,
         }
+    }
+
+    /// The buckets, if it is not everything.
+    pub(super) fn buckets(&self) -> impl Iterator<Item = u16> {
+        let buckets = match self {
+            Self::Buckets(buckets) => Some(buckets),
+            Self::Everything => None,
+        };
+        buckets.into_iter().flatten().copied()
     }
 
     /// As a record says it.
     pub(super) fn listed(&self) -> Option<Vec<u16>> {
         match self {
-            Self::Nothing => Some(Vec::new()),
             Self::Buckets(buckets) => Some(buckets.iter().copied().collect()),
             Self::Everything => None,
         }

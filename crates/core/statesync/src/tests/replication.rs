@@ -380,3 +380,67 @@ fn a_loss_during_an_audit_leaves_nothing_of_the_life_before() {
     world.settle();
     assert_eq!(world.copy, world.source.table);
 }
+
+/// A world of 30 entries in sync, in which the standby has just found that somebody changed the entry
+/// of key 7 and the sender has not heard of it.
+fn altered_and_found() -> World {
+    let mut world = World::new();
+    for key in 0..30 {
+        world.source.put(key, 0);
+        world.read_events(1);
+    }
+    world.settle();
+    world.alter(7, 5, false);
+    while world.receiver.status().altered == 0 {
+        world.pass_time(1_000);
+        for _ in 0..40 {
+            world.read_chunk();
+            world.deliver(usize::MAX);
+            world.apply(1000);
+            world.sweep();
+            if world.receiver.status().altered == 0 {
+                world.answer(usize::MAX);
+            }
+        }
+    }
+    world
+}
+
+/// Goal: an entry that the standby wants anew, and that ends unheard before it is told, does not live on
+/// in a copy that is said to be in sync.
+#[test]
+fn a_wanted_entry_that_ends_in_a_loss_is_no_zombie() {
+    let mut world = altered_and_found();
+    world.answer(usize::MAX);
+    for value in 1..20 {
+        world.source.put(20, value);
+    }
+    world.source.remove(7);
+    world.settle();
+    let status = world.sender.status();
+    assert_eq!((status.wanted, status.overruns), (1, 1));
+    assert_eq!(world.copy, world.source.table);
+}
+
+/// Goal: what is asked for and has not come yet is not taken for what the table cannot hold, and not
+/// asked for twice.
+#[test]
+fn what_has_not_come_yet_is_not_unlike() {
+    let mut world = altered_and_found();
+    for _ in 0..60 {
+        world.pass_time(1_000);
+        for _ in 0..40 {
+            world.apply(1000);
+            world.sweep();
+        }
+    }
+    let receiver = world.receiver.status();
+    assert_eq!(
+        (receiver.altered, receiver.unlike, receiver.wanted),
+        (1, 0, 1)
+    );
+    world.audit(|_| None);
+    assert_eq!(world.copy, world.source.table);
+    let (sender, receiver) = (world.sender.status(), world.receiver.status());
+    assert_eq!((sender.wanted, receiver.wanted, receiver.unlike), (1, 0, 0));
+}

@@ -542,6 +542,7 @@ fn tell_watermarks(slot: SlotId, lanes: &Lanes) {
         let Watermark {
             complete_until,
             changes,
+            known_missing,
             ..
         } = watermark;
         let at = now();
@@ -550,7 +551,7 @@ fn tell_watermarks(slot: SlotId, lanes: &Lanes) {
         // For people by the wall clock, for who compares by the clock of every `Time`.
         let since = age.and_then(|age| jiff::Timestamp::now().checked_sub(age).ok());
         tracing::info!(
-            %slot, %class, in_sync = status.in_sync, entries = status.entries, changes,
+            %slot, %class, in_sync = status.in_sync, entries = status.entries, changes, known_missing,
             complete_until_us_before = age.map(|age| age.as_micros()), missing_at_most = missing,
             missing_since = since.map(tracing::field::display),
             missing_since_boottime_ns = complete_until.map(|until| until.0),

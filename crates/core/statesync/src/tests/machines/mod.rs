@@ -12,7 +12,8 @@ use vnfpool_model::Time;
 use self::sender::active_sender;
 use super::world::{demand, offer};
 use crate::class::{Bounds, Demand, Level, Offer};
-use crate::wire::record::{Record, Records};
+use crate::index::{BUCKETS, Hashes};
+use crate::wire::record::{Mark, Record, Records};
 use crate::wire::{Body, Decoder, Frame, Refusal, VERSION, WireError};
 use crate::{
     Change, Effects, Item, Limits, Receiver, ReceiverAction, ReceiverInput, Sender, SenderAction,

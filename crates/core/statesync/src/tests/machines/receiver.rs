@@ -221,7 +221,7 @@ fn more_than_agreed_is_refused() {
 /// Goal: as long as a stream's first copy is not whole, no statement is made about what is missing.
 #[test]
 fn a_mark_in_a_snapshot_is_no_watermark() {
-    let mark = Record::Mark(crate::wire::record::Mark {
+    let mark = Record::Mark(Mark {
         sent_at_ns: 1,
         behind_us: 0,
         round_trip_us: 0,
@@ -274,4 +274,57 @@ fn what_the_table_refuses_is_told_before_the_acknowledgement() {
     assert_eq!(apply(false, barrier(4)), [Body::Ack], "that is known");
     assert_eq!(apply(true, Some(put(5)))[0], lacks(1, 1), "refused again");
     assert_eq!(apply(false, Some(put(6)))[0], lacks(0, 0), "taken");
+}
+
+/// Goal: what is known to be missing is in the statement of a failover: what the sweep did not find, what
+/// somebody changed, what the table refused; until it is told anew.
+#[test]
+fn a_watermark_counts_what_is_known_to_be_missing() {
+    let end = told(5, 1, 3, Record::End { generation: 1 });
+    let mark = |sequence| {
+        let mark = Mark {
+            sent_at_ns: 3,
+            behind_us: 0,
+            round_trip_us: 0,
+            changes: 1,
+        };
+        ReceiverInput::Frame(told(5, 1, sequence, Record::Mark(mark)))
+    };
+    let altered = Item {
+        value: Bytes::from_static(b"of somebody"),
+        ..item()
+    };
+    for held in [Vec::new(), vec![altered]] {
+        let inputs = [hello(5), begin(5, 1, 1), put(2), end.clone()];
+        let (mut receiver, mut out) = receiver_with(inputs.map(ReceiverInput::Frame).into());
+        let chunk = ReceiverInput::SweepChunk {
+            sweep: 1,
+            items: held,
+            is_last: true,
+        };
+        receiver.handle(Time(2), chunk, &mut out);
+        let wants = |frame: &Frame| matches!(frame.body, Body::Wants { .. });
+        assert!(frames(&out.outgoing).iter().any(wants));
+        apply_all(&mut receiver, &mut out);
+        assert!(receiver.status().in_sync);
+        receiver.handle(Time(3), mark(4), &mut out);
+        apply_all(&mut receiver, &mut out);
+        let missing = |receiver: &Receiver| receiver.watermark().missing(Time(3));
+        assert_eq!(missing(&receiver), Some(1));
+        receiver.handle(Time(3), ReceiverInput::Frame(put(5)), &mut out);
+        apply_all(&mut receiver, &mut out);
+        assert_eq!(missing(&receiver), Some(0));
+        let refused = ReceiverInput::Unapplied { key: item().key };
+        receiver.handle(Time(3), refused, &mut out);
+        assert_eq!(missing(&receiver), Some(1));
+    }
+}
+
+/// Everything is carried out.
+fn apply_all(receiver: &mut Receiver, out: &mut Effects<ReceiverAction>) {
+    let flush = out.actions.drain(..).rev().find_map(|action| match action {
+        ReceiverAction::Flush { ticket } => Some(ticket),
+        _ => None,
+    });
+    receiver.handle(Time(2), ReceiverInput::Applied(flush.unwrap()), out);
 }

@@ -442,3 +442,139 @@ fn a_loss_stops_the_mark() {
     behind(at(201), caught_up(at(201)));
     assert_eq!(behind(at(300), SenderInput::Tick), Some(200_000));
 }
+
+/// A standby that wants `count` entries anew, and the sender of whose sums and scans is asked in the
+/// ten minutes after it.
+struct SlowReading {
+    sums: usize,
+    wholes: Vec<usize>,
+    told_anew: usize,
+}
+
+/// Every scan takes 7 s; the standby says `wants` after a minute.
+fn slow_reading(wants: Body) -> SlowReading {
+    const STEP: Duration = Duration::from_millis(10);
+    let mut sender = synced_sender();
+    let mut seen = SlowReading {
+        sums: 0,
+        wholes: Vec::new(),
+        told_anew: 0,
+    };
+    let mut now = Time(1);
+    let is_new = true;
+    let told = Change::Put {
+        item: item(),
+        is_new,
+    };
+    sender.handle(now, SenderInput::Change(told), &mut Effects::default());
+    let mut wants = Some(wants);
+    let mut reading = None;
+    while now < Time::ZERO.after(Duration::from_secs(660)) {
+        now = now.after(STEP);
+        let mut inputs = vec![SenderInput::Tick, ack(sender.status().sent)];
+        if let Some((_, generation)) = reading.take_if(|(done, _)| *done <= now) {
+            inputs.push(SenderInput::ScanChunk {
+                generation,
+                items: vec![item()],
+                is_last: true,
+            });
+        }
+        if now > Time::ZERO.after(Duration::from_secs(60)) && reading.is_none() {
+            inputs.extend(wants.take().map(|wants| said(0, wants)));
+        }
+        let mut out = Effects::default();
+        for input in inputs {
+            sender.handle(now, input, &mut out);
+        }
+        sender.flush(now, &mut out);
+        for action in &out.actions {
+            if let SenderAction::StartScan { generation } = action {
+                reading = Some((now.after(Duration::from_secs(7)), *generation));
+            }
+        }
+        if wants.is_some() {
+            continue;
+        }
+        for record in frames(&out.outgoing)
+            .into_iter()
+            .flat_map(|frame| match frame.body {
+                Body::Records(records) => records.collect(),
+                _ => Vec::new(),
+            })
+        {
+            match record.unwrap() {
+                Record::Begin { whole, .. } => seen.wholes.push(whole.unwrap().len()),
+                Record::Sums { .. } => seen.sums += 1,
+                Record::Put { .. } => seen.told_anew += 1,
+                _ => {}
+            }
+        }
+    }
+    seen
+}
+
+/// Goal: however long it takes to read the table, what the standby wants is told anew, by the next scan,
+/// and sums go on.
+#[test]
+fn a_repair_is_not_starved_by_audits() {
+    let key = Hashes::new(&[1; 16]).of(&item().key);
+    let buckets: Vec<u16> = (0..BUCKETS).collect();
+    let all = buckets.len();
+    for (wants, first_whole) in [
+        (Body::Differs { buckets }, all),
+        (Body::Wants { keys: vec![key] }, 0),
+    ] {
+        let seen = slow_reading(wants);
+        assert_eq!(seen.wholes[0], first_whole);
+        assert!(seen.wholes[1..].iter().all(|whole| *whole == 0));
+        assert_eq!(seen.told_anew, 1);
+        assert!(seen.sums > 100, "{}", seen.sums);
+    }
+}
+
+/// Goal: entries that the standby is known not to hold count against the level, until they are told
+/// anew; a standby that asks for what nobody has told changes nothing.
+#[test]
+fn what_the_standby_wants_counts_against_the_level() {
+    let mut sender = synced_sender();
+    let mut out = Effects::default();
+    let hashes = Hashes::new(&[1; 16]);
+    let items: Vec<Item> = (0..=BOUNDS.entries)
+        .map(|number| Item {
+            key: number.to_be_bytes().to_vec().into(),
+            ..item()
+        })
+        .collect();
+    for item in items.clone() {
+        let is_new = true;
+        let change = Change::Put { item, is_new };
+        sender.handle(Time(2), SenderInput::Change(change), &mut out);
+        sender.flush(Time(2), &mut out);
+        sender.handle(Time(2), ack(sender.status().sent), &mut out);
+    }
+    let unknown = Body::Wants {
+        keys: (0..1_000).collect(),
+    };
+    sender.handle(Time(3), said(0, unknown), &mut out);
+    assert!(sender.status().in_sync);
+    let keys: Vec<u64> = items.iter().map(|item| hashes.of(&item.key)).collect();
+    let wants = said(0, Body::Wants { keys });
+    sender.handle(Time(3), wants.clone(), &mut out);
+    sender.handle(Time(3), wants, &mut out);
+    let status = sender.status();
+    assert!(!status.in_sync && status.wanted == items.len() as u64);
+    let generation = status.generation;
+    let is_last = true;
+    let chunk = SenderInput::ScanChunk {
+        generation,
+        items,
+        is_last,
+    };
+    sender.handle(Time(4), chunk, &mut out);
+    sender.handle(Time(4), ack(sender.status().sent), &mut out);
+    sender.flush(Time(4), &mut out);
+    sender.handle(Time(4), ack(sender.status().sent), &mut out);
+    assert!(sender.status().in_sync);
+    let is_told = |action: &&SenderAction| matches!(action, SenderAction::Diverged { .. });
+    assert_eq!(out.actions.iter().filter(is_told).count(), 1);
+}
