@@ -80,7 +80,7 @@ impl Hub {
         state.specs = specs.to_vec();
         state.has_new_specs = true;
         state.leave_out_others(now);
-        state.create_classes(&self.bell);
+        state.create_classes(&self.bell, now);
         let report = report(register.health.clone().unwrap_or_default());
         self.health.registered(&register.function, report);
         tracing::info!(
