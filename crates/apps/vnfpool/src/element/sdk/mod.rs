@@ -168,7 +168,8 @@ impl Hub {
         if state.slots.remove(&slot).is_none() {
             return;
         }
-        for class in state.classes.remove(&slot).unwrap_or_default().values() {
+        let classes = state.classes.remove(&slot).unwrap_or_default();
+        for class in classes.values() {
             let mut class = class.state();
             class.set_tenure(None, now());
             class.end();
@@ -177,6 +178,9 @@ impl Hub {
         self.forget_inheritance(&mut state, slot);
         state.revision += 1;
         self.bell.ring();
+        // Its entries are freed when nobody has to wait for the lock.
+        drop(state);
+        drop(classes);
     }
 
     /// What the registered function says of itself.
