@@ -37,6 +37,7 @@ impl Caller {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Called while nobody can ask for a commit.
     pub(crate) fn has_put(&self, number: u64) {
         let mut told = self.state();
         let (first, last) = told.untold.unwrap_or((number, number));

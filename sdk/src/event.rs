@@ -69,7 +69,8 @@ pub enum Event {
         reason: String,
     },
     /// The agent's copy of a class is lost, since it is another process or this element became the
-    /// active before it had everything: put all that the function knows, then call
+    /// active before it had everything, or old, since nobody has kept it whole up to then: put all that
+    /// the function knows, and delete what is there and not so any more, then call
     /// [`crate::Table::restored`]. Until then the class is not complete at the successor.
     Restore {
         /// As what.

@@ -78,40 +78,43 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A change, when there is room for it; its number over all connections.
+    /// A change of this caller, when there is room for it.
     pub(crate) async fn put(
         &self,
         target: Target,
+        caller: &Caller,
         key: &[u8],
         value: Option<&[u8]>,
         ttl_s: u32,
-    ) -> Result<u64, PutError> {
-        if let Some(number) = self.try_put(target, key, value, ttl_s)? {
-            return Ok(number);
+    ) -> Result<(), PutError> {
+        if self.try_put(target, caller, key, value, ttl_s)? {
+            return Ok(());
         }
         loop {
             let room = self.room.notified();
             tokio::pin!(room);
             room.as_mut().enable();
-            if let Some(number) = self.try_put(target, key, value, ttl_s)? {
-                return Ok(number);
+            if self.try_put(target, caller, key, value, ttl_s)? {
+                return Ok(());
             }
             room.await;
         }
     }
 
+    /// False if there is no room.
     fn try_put(
         &self,
         target: Target,
+        caller: &Caller,
         key: &[u8],
         value: Option<&[u8]>,
         ttl_s: u32,
-    ) -> Result<Option<u64>, PutError> {
-        let put = self.state().try_put(target, key, value, ttl_s)?;
-        if put.is_some_and(|put| put.is_first) {
+    ) -> Result<bool, PutError> {
+        let put = self.state().try_put(target, caller, key, value, ttl_s)?;
+        if put == Some(Put::First) {
             self.work.notify_one();
         }
-        Ok(put.map(|put| put.number))
+        Ok(put.is_some())
     }
 
     /// A request behind everything that was put before; when there is room for it. False without a
@@ -139,13 +142,13 @@ impl Shared {
     }
 }
 
-/// A change that was put.
-#[derive(Clone, Copy, Debug)]
-struct Put {
-    /// Over all connections.
-    number: u64,
+/// A change was put.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Put {
     /// The writer has to be told.
-    is_first: bool,
+    First,
+    /// It will look.
+    Next,
 }
 
 impl State {
@@ -192,9 +195,12 @@ impl State {
         }
     }
 
+    /// Puts a change if there is room for it. The caller has it before anybody can ask for a commit of
+    /// it: what a commit has told of is not noted afterwards as if nobody had been told.
     fn try_put(
         &mut self,
         target: Target,
+        caller: &Caller,
         key: &[u8],
         value: Option<&[u8]>,
         ttl_s: u32,
@@ -220,8 +226,8 @@ impl State {
         self.has_state = true;
         self.in_flight.push_back((self.last, bytes));
         self.in_flight_bytes += bytes;
-        let number = self.numbers_before + self.last;
-        Ok(Some(Put { number, is_first }))
+        caller.has_put(self.numbers_before + self.last);
+        Ok(Some(if is_first { Put::First } else { Put::Next }))
     }
 
     /// Changes up to `last` are answered.

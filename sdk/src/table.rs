@@ -101,9 +101,8 @@ impl Table {
         ttl_s: u32,
     ) -> Result<(), PutError> {
         let target = self.target(active, key)?;
-        let put = self.client.shared.put(target, key, value, ttl_s);
-        self.caller.has_put(put.await?);
-        Ok(())
+        let shared = &self.client.shared;
+        shared.put(target, &self.caller, key, value, ttl_s).await
     }
 
     fn target(&self, active: Active, key: &[u8]) -> Result<Target, PutError> {

@@ -214,16 +214,31 @@ async fn a_commit_does_not_speak_for_a_connection_that_ended() {
 #[tokio::test]
 async fn a_put_waits_for_room() {
     let shared = connected();
-    let number = shared.put(TARGET, b"k", Some(&[0; 2048]), 0).await;
-    assert_eq!(number, Ok(1));
-    let waits = shared.put(TARGET, b"k", None, 0);
+    let caller = Caller::new(0);
+    let put = shared.put(TARGET, &caller, b"k", Some(&[0; 2048]), 0);
+    assert_eq!(put.await, Ok(()));
+    let waits = shared.put(TARGET, &caller, b"k", None, 0);
     tokio::pin!(waits);
     let soon = std::time::Duration::from_millis(20);
     assert!(tokio::time::timeout(soon, &mut waits).await.is_err());
     shared.state().taken(1);
     shared.room.notify_waiters();
-    assert_eq!(waits.await, Ok(2));
+    assert_eq!(waits.await, Ok(()));
     assert_eq!(shared.state().disconnected(), 1);
-    let put = shared.put(TARGET, b"k", None, 0).await;
-    assert_eq!(put, Err(PutError::Disconnected));
+    let put = shared.put(TARGET, &caller, b"k", None, 0);
+    assert_eq!(put.await, Err(PutError::Disconnected));
+}
+
+/// Goal: a commit from another task cannot tell of a put that its table does not know of yet, or the end
+/// of the connection would be news of it. Method: the lock that a commit needs is held.
+#[test]
+fn a_put_is_noted_before_a_commit_can_be_asked_for() {
+    let shared = connected();
+    let mut state = shared.state();
+    for number in 1..=2 {
+        let caller = state.caller(TARGET.slot, TARGET.class);
+        let put = state.try_put(TARGET, &caller, b"k", None, 0);
+        assert!(put.unwrap().is_some());
+        assert!(caller.has_lost(number) && !caller.has_lost(number - 1));
+    }
 }

@@ -77,6 +77,8 @@ pub(crate) struct Agent {
     configuration: tokio::sync::Mutex<Option<Configuration>>,
     faults: Faults,
     pub(super) drain_failures: Failures,
+    /// Held while the function is drained: two at a time would be one to it, and over with the first.
+    draining: tokio::sync::Mutex<()>,
     state: Mutex<State>,
 }
 
@@ -95,6 +97,8 @@ struct State {
     manager: String,
     /// Commands of the manager that wait for their slot to be handed over.
     switchovers: Vec<Asked>,
+    /// The agent stops: it hands over by itself, and takes on nothing new.
+    departs: bool,
 }
 
 /// What [`Agent::new`] is made of.
@@ -135,6 +139,7 @@ impl Agent {
             configuration: tokio::sync::Mutex::default(),
             faults: Faults::default(),
             drain_failures: Failures::default(),
+            draining: tokio::sync::Mutex::default(),
             state: Mutex::new(State::default()),
         }
     }
@@ -385,18 +390,55 @@ impl Agent {
         self.tell_manager(Kind::ElementReport(self.report()));
     }
 
+    /// The agent stops: from now on it hands over by itself, and takes on nothing new.
+    pub(super) fn begin_departure(&self) {
+        self.state().departs = true;
+    }
+
+    fn departs(&self) -> bool {
+        self.state().departs
+    }
+
+    /// It has handed over what it could: nobody may count on this element any more. Not before, or the
+    /// machines would hand over at once, without the drain. A stop is no fault that hooks hear of.
+    pub(super) fn has_left(&self) {
+        self.faults
+            .leave(|able| self.pulse.input_all(Input::Able(able)));
+        self.report_now();
+    }
+
+    /// Waits until nobody else drains the function, if it is drained at all.
+    pub(super) async fn turn_to_drain(&self) -> Option<tokio::sync::MutexGuard<'_, ()>> {
+        self.config.drain.as_ref()?;
+        Some(self.draining.lock().await)
+    }
+
     /// A switchover that the manager asks for.
     pub(super) fn switch_over(self: &Arc<Self>, command: &SwitchoverCommand) {
         let slot = SlotId(command.slot);
         tracing::info!(%slot, reason = command.reason, "switchover");
         let (agent, id) = (Arc::clone(self), command.id);
+        if self.departs() {
+            return self.refuse_switchover(id);
+        }
         tokio::spawn(async move {
+            let _turn = agent.turn_to_drain().await;
+            // It may have begun meanwhile, and waits for its turn: that is the next one.
+            if agent.departs() {
+                return agent.refuse_switchover(id);
+            }
             let serves = agent.to_hand_over().contains(&slot);
             let drain = agent.config.drain.clone().filter(|_| serves);
             let hand_over = agent.hand_over_for(slot, id);
             let failed = |step, reason| agent.drain_failed(step, reason);
             drain::around(drain, failed, hand_over).await;
         });
+    }
+
+    fn refuse_switchover(&self, id: u64) {
+        let text = "the agent stops: it hands its slots over by itself".to_owned();
+        let done = false;
+        self.tell_manager(Kind::SwitchoverResult(SwitchoverResult { id, done, text }));
     }
 
     /// Hands a slot over because the manager's command `id` says so, and answers it.

@@ -25,6 +25,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(10);
 /// Hands every slot over that is served here and has a successor. Meanwhile `control`, unless it has
 /// ended, goes on telling the manager how that goes; it is dropped then.
 pub(super) async fn take(agent: &Agent, control: impl Future<Output = anyhow::Result<()>>) {
+    agent.begin_departure();
     let control = async {
         // Whatever it ends with: the slots are handed over all the same.
         let _ = control.await;
@@ -37,6 +38,8 @@ pub(super) async fn take(agent: &Agent, control: impl Future<Output = anyhow::Re
 }
 
 async fn hand_over_all(agent: &Agent) {
+    // A switchover may be under way; its function still has to hear that it is over.
+    let turn = agent.turn_to_drain().await;
     if !agent.serves() {
         return;
     }
@@ -44,6 +47,7 @@ async fn hand_over_all(agent: &Agent) {
     let drain = drain.filter(|_| !agent.to_hand_over().is_empty());
     let failed = |step, reason| agent.drain_failed(step, reason);
     drain::around(drain, failed, hand_over(agent)).await;
+    drop(turn);
     if agent.serves() {
         tracing::warn!("stopping without a successor: nobody serves until another element can");
     }
@@ -66,6 +70,8 @@ async fn hand_over(agent: &Agent) {
         agent.pulse.input(slot, input);
     };
     ask_until_done(|| agent.to_hand_over(), ask).await;
+    // Before the function hears that it is over, which it may take half a second for.
+    agent.has_left();
 }
 
 async fn ask_until_done(to_hand_over: impl Fn() -> Vec<SlotId>, mut ask: impl FnMut(SlotId)) {

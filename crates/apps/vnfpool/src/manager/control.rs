@@ -95,7 +95,6 @@ async fn converse(
             outbox,
             replaced,
             configuration: None,
-            told_able: false,
         },
     );
     loop {

@@ -140,7 +140,6 @@ mod tests {
                 outbox: mpsc::channel(1).0,
                 replaced: mpsc::channel(1).0,
                 configuration: None,
-                told_able: true,
             });
             let id: ElementId = name.parse().unwrap();
             registry.elements.insert((handle.clone(), id), element);

@@ -126,8 +126,6 @@ pub(crate) struct Live {
     pub(crate) replaced: mpsc::Sender<()>,
     /// What it was told last.
     pub(crate) configuration: Option<control::Configuration>,
-    /// Whether the newest event about it says that it could serve.
-    pub(crate) told_able: bool,
 }
 
 impl Live {
@@ -174,6 +172,9 @@ pub(crate) struct Element {
     /// Durable: a pool of this name was deleted when it had closed or was off, and it has not
     /// registered since.
     pub(crate) departed: bool,
+    /// The life that registered last, and whether the newest event of it says that it could serve: of
+    /// a life, not of a connection, which may end before the next one of the same life begins.
+    pub(super) told_able: (Incarnation, bool),
     /// Events about whether it could serve.
     pub(super) able_told: Told,
     /// Events about messages that nobody here knows.
@@ -200,6 +201,7 @@ impl Element {
             fenced: false,
             fenced_life: None,
             departed: false,
+            told_able: (Incarnation(0), false),
             able_told: Told(None),
             unknown_told: Told(None),
             state_told: StateTold::default(),

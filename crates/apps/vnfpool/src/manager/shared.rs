@@ -163,7 +163,7 @@ impl Shared {
     }
 
     /// An element has registered; an older agent with its identity is sent away.
-    pub(super) fn connected(&self, pool: &PoolHandle, id: &ElementId, mut live: Live) {
+    pub(super) fn connected(&self, pool: &PoolHandle, id: &ElementId, live: Live) {
         let incarnation = live.incarnation();
         let text = format!("{id} registered from {}", live.hello.host);
         {
@@ -189,9 +189,9 @@ impl Shared {
                     .note_paths(pool, id, &PathsRecord::of(&element.paths));
             }
             // A life that goes on in another process has been able: a fault that it finds is news.
-            let before = element.live.as_ref();
-            let before = before.filter(|old| old.incarnation() == incarnation);
-            live.told_able = before.is_some_and(|old| old.told_able);
+            if element.told_able.0 != incarnation {
+                element.told_able = (incarnation, false);
+            }
             if let Some(old) = element.live.replace(live) {
                 let _ = old.replaced.try_send(());
             }
@@ -273,9 +273,10 @@ impl Shared {
             let trouble = report.handover_trouble.as_ref();
             news.extend(element.handovers_told.news(trouble, pool, id, now));
             live.report = report;
-            let is_news = live.told_able != is && element.able_told.may_tell(Instant::now());
+            let told = &mut element.told_able.1;
+            let is_news = *told != is && element.able_told.may_tell(Instant::now());
             if is_news {
-                live.told_able = is;
+                *told = is;
             }
             (news, is_news.then_some((is, faults)))
         };

@@ -232,6 +232,12 @@ fn connect(shared: &Shared, name: &str, connection: usize) -> mpsc::Receiver<Fra
 }
 
 fn connect_on(shared: &Shared, name: &str, connection: usize, host: &str) -> mpsc::Receiver<Frame> {
+    let (live, frames) = live(name, connection, host);
+    shared.connected(&edge(), &name.parse().unwrap(), live);
+    frames
+}
+
+fn live(name: &str, connection: usize, host: &str) -> (Live, mpsc::Receiver<Frame>) {
     let (outbox, frames) = mpsc::channel(32);
     let (replaced, _) = mpsc::channel(1);
     let live = Live {
@@ -246,10 +252,8 @@ fn connect_on(shared: &Shared, name: &str, connection: usize, host: &str) -> mps
         outbox,
         replaced,
         configuration: None,
-        told_able: false,
     };
-    shared.connected(&edge(), &name.parse().unwrap(), live);
-    frames
+    (live, frames)
 }
 
 /// Answers each configuration without slots by a report of `revision`, until it is disconnected.
@@ -471,7 +475,8 @@ async fn the_lag_of_the_standby_is_milliseconds_by_the_word_of_the_active() {
 }
 
 /// Goal: a fault with which a life goes on in another process is an event, however soon it passes; one
-/// with which another life begins is none.
+/// with which another life begins is none. It does not matter whether the process before has closed its
+/// connection.
 #[tokio::test]
 async fn a_fault_after_another_process_of_a_life_is_news() {
     let running = pair().await;
@@ -490,20 +495,29 @@ async fn a_fault_after_another_process_of_a_life_is_news() {
         let now = || kept.next().now_or_never().flatten();
         std::iter::from_fn(now).any(|event| event.kind == kind)
     };
-    for (is_same_life, is_news) in [(true, true), (false, false)] {
-        let _frames = connect(shared, "gw1", 1);
+    let connect = |connection, life| {
+        let (mut live, frames) = live("gw1", connection, "gw1");
+        live.hello.incarnation = life;
+        shared.connected(&edge(), &gw1, live);
+        frames
+    };
+    let cases = [(1, 1, false), (2, 2, true), (3, 4, false), (5, 6, true)];
+    for (before, life, is_closed) in cases {
+        let _frames = connect(1, before);
         say(true, "");
         assert!(tells("able"));
-        if !is_same_life {
-            let mut registry = shared.registry();
-            let element = registry.elements.get_mut(&(edge(), gw1.clone())).unwrap();
-            element.live.as_mut().unwrap().hello.incarnation = 0;
+        if is_closed {
+            shared.disconnected(&edge(), &gw1, 1);
         }
-        let _frames = connect(shared, "gw1", 2);
+        let _frames = connect(2, life);
         // Events of one kind are a second apart.
         tokio::time::sleep(Duration::from_millis(1_100)).await;
         say(false, "the state is lost here");
-        assert_eq!(tells("unable"), is_news);
+        assert_eq!(
+            tells("unable"),
+            before == life,
+            "{before} {life} {is_closed}"
+        );
         tokio::time::sleep(Duration::from_millis(1_100)).await;
     }
 }

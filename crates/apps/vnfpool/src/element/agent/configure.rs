@@ -26,7 +26,12 @@ const REMOVAL_TIME_MAX: Duration = Duration::from_secs(1);
 
 impl Agent {
     /// Carries out what the manager configured, as far as it can be; [`Agent::mend`] does the rest.
+    /// An agent that stops sets nothing up any more; it takes its slots away, which is what it is asked to
+    /// when their pool is deleted.
     pub(in crate::element) async fn configure(&self, configuration: Configuration) {
+        if self.departs() && !configuration.slots.is_empty() {
+            return;
+        }
         let mut newest = self.configuration.lock().await;
         let configuration = newest.insert(configuration);
         self.state().configured = true;
@@ -34,11 +39,12 @@ impl Agent {
     }
 
     /// Tries again to carry out what the manager configured, if something was in the way: an
-    /// interface that was missing for a moment, a device of somebody else.
+    /// interface that was missing for a moment, a device of somebody else. Not while the agent stops.
     pub(in crate::element) async fn mend(&self) {
         let newest = self.configuration.lock().await;
         if let Some(configuration) = newest.as_ref()
             && self.faults.has_setup()
+            && !self.departs()
         {
             self.try_to_carry_out(configuration).await;
         }

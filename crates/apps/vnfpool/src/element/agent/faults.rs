@@ -14,13 +14,20 @@ struct Known {
     /// None until the function was looked at.
     function: Option<Vec<String>>,
     setup: Option<String>,
+    /// The agent stops and has handed over what it could.
+    has_left: bool,
 }
+
+/// What is said of an agent that stops.
+const HAS_LEFT: &str = "the agent stops";
 
 impl Known {
     fn list(&self) -> Vec<String> {
         let unknown = || vec!["the network function has not been looked at yet".to_owned()];
         let function = self.function.clone().unwrap_or_else(unknown);
-        function.into_iter().chain(self.setup.clone()).collect()
+        let left = self.has_left.then(|| HAS_LEFT.to_owned());
+        let setup = self.setup.clone();
+        function.into_iter().chain(setup).chain(left).collect()
     }
 }
 
@@ -68,6 +75,14 @@ impl Faults {
         tell(known.list().is_empty());
         true
     }
+
+    /// The agent stops and has handed over what it could: for good, whatever its function says. Tells as
+    /// [`Faults::tell`] does.
+    pub(super) fn leave(&self, tell: impl FnOnce(bool)) {
+        let mut known = self.known();
+        known.has_left = true;
+        tell(known.list().is_empty());
+    }
 }
 
 #[cfg(test)]
@@ -109,5 +124,15 @@ mod tests {
         assert!(!faults.set_setup(Some("taken"), |_| panic!("told twice")));
         faults.set_function(&["down".to_owned()], |able| assert!(!able));
         assert_eq!(faults.list(), ["down", "taken"]);
+    }
+
+    #[test]
+    fn an_agent_that_has_left_is_not_able_again() {
+        let faults = Faults::default();
+        faults.set_function(&[], |able| assert!(able));
+        faults.leave(|able| assert!(!able));
+        faults.set_function(&[], |able| assert!(!able));
+        assert!(!faults.set_setup(None, |_| panic!("no news")));
+        assert_eq!(faults.list(), [HAS_LEFT]);
     }
 }

@@ -85,6 +85,11 @@ impl NotHeld {
     }
 }
 
+/// A copy that nobody has kept whole for so long when this element becomes the active is not called
+/// whole: the former active does not send the class any more, or has served on without this element. A
+/// stream ends with its active, and that is succeeded sooner.
+pub(super) const UNKEPT_MAX: Duration = Duration::from_secs(10);
+
 /// The epochs in which this element has been the active, without a break. A standby that is armed makes
 /// a new one; what was put under the one before is still the word of the only active.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -127,6 +132,12 @@ pub(super) struct State {
     spec: Option<ClassSpec>,
     standing: Standing,
     tenure: Option<Tenure>,
+    /// Streams of the active that keep the copy whole.
+    kept_by: usize,
+    /// When the last of them ended, or the last tenure; none before.
+    kept_until: Option<Time>,
+    /// The copy was not kept whole up to this tenure.
+    is_stale: bool,
     feeds: BTreeMap<FollowerId, Feed>,
     /// The successor was behind, and has not caught up since.
     is_behind: bool,
@@ -142,6 +153,9 @@ impl Class {
             spec: None,
             standing: Standing::Registered,
             tenure: None,
+            kept_by: 0,
+            kept_until: None,
+            is_stale: false,
             feeds: BTreeMap::new(),
             is_behind: false,
             downgrades: Downgrades::default(),
@@ -227,7 +241,15 @@ impl State {
     }
 
     /// Takes in the epoch in which this element is the active; none while it is not.
-    pub(super) fn set_tenure(&mut self, epoch: Option<u64>) {
+    pub(super) fn set_tenure(&mut self, epoch: Option<u64>, now: Time) {
+        match (self.tenure, epoch) {
+            (None, Some(_)) => self.judge_copy(now),
+            (Some(_), None) => {
+                self.kept_until = Some(now);
+                self.is_stale = false;
+            }
+            (None, None) | (Some(_), Some(_)) => {}
+        }
         if epoch.is_none() {
             self.downgrades = Downgrades::default();
         }
@@ -235,6 +257,32 @@ impl State {
             since: self.tenure.map_or(newest, |tenure| tenure.since),
             newest,
         });
+    }
+
+    /// This element becomes the active: what it has must not be called whole if it is old.
+    fn judge_copy(&mut self, now: Time) {
+        let is_old = |until| now.since(until) > UNKEPT_MAX;
+        let is_unkept = self.kept_by == 0 && self.kept_until.is_some_and(is_old);
+        self.is_stale = is_unkept && self.table.entries() > 0;
+        if self.is_stale {
+            self.table.set_complete(false, now);
+        }
+    }
+
+    /// Whether this element became the active with an old copy.
+    pub(super) const fn is_stale(&self) -> bool {
+        self.is_stale
+    }
+
+    /// A stream of the active has made the copy whole and keeps it so.
+    pub(super) const fn begin_keeping(&mut self) {
+        self.kept_by += 1;
+    }
+
+    /// It does not any more.
+    pub(super) const fn end_keeping(&mut self, now: Time) {
+        self.kept_by -= 1;
+        self.kept_until = Some(now);
     }
 
     /// The epoch in which this element is the active; none while it is not.
@@ -450,7 +498,7 @@ mod tests {
     fn a_full_class_takes_deletes_and_replacements() {
         let class = Class::new(Bell::new().unwrap());
         let mut state = class.state();
-        state.set_tenure(Some(1));
+        state.set_tenure(Some(1), Time(1));
         // One entry that leaves no room for another; a function would need many.
         let fill = op("big", Some(TABLE_BYTES_MAX - 150));
         let mut write = |ops| state.write(1, ops, Time(1));

@@ -26,6 +26,10 @@ pub(super) const KEPT_FOR: Duration = Duration::from_secs(600);
 /// Such classes of a slot.
 const KEPT_MAX: usize = CLASSES_MAX;
 
+/// Classes that are nobody's any more. To be dropped when the hub is unlocked: half a gigabyte of entries
+/// takes a while to be freed, and a change of role waits for the lock.
+pub(super) type Gone = Vec<Arc<Class>>;
+
 impl Hub {
     /// Lets those go of which the time is over, or that have become empty.
     pub(super) fn drop_left_out(&self, now: Time) {
@@ -33,17 +37,22 @@ impl Hub {
             // Whoever comes next may have them.
             return;
         }
+        let mut gone = Gone::new();
         let mut state = self.state();
         for (slot, classes) in &mut state.classes {
             let is_due = |left_out: LeftOut| now.since(left_out.at) >= KEPT_FOR;
-            drop_those(*slot, classes, is_due);
+            take_those(*slot, classes, is_due, &mut gone);
         }
+        drop(state);
+        drop(gone);
     }
 }
 
 impl State {
     /// A function has registered with `specs`.
-    pub(super) fn leave_out_others(&mut self, now: Time) {
+    #[must_use]
+    pub(super) fn leave_out_others(&mut self, now: Time) -> Gone {
+        let mut gone = Gone::new();
         self.registrations += 1;
         for (slot, classes) in &mut self.classes {
             for (name, class) in &mut *classes {
@@ -51,35 +60,38 @@ impl State {
                     class.state().leave_out(self.registrations, now);
                 }
             }
-            drop_those(*slot, classes, |_| false);
-            drop_surplus(*slot, classes);
+            take_those(*slot, classes, |_| false, &mut gone);
+            take_surplus(*slot, classes, &mut gone);
         }
+        gone
     }
 }
 
-/// Drops the classes that are left out and empty, or due.
-fn drop_those(
+/// Takes out the classes that are left out and empty, or due.
+fn take_those(
     slot: SlotId,
     classes: &mut BTreeMap<ClassName, Arc<Class>>,
     is_due: impl Fn(LeftOut) -> bool,
+    gone: &mut Gone,
 ) {
-    classes.retain(|name, class| {
+    let goes = |name: &ClassName, class: &mut Arc<Class>| {
         let mut state = class.state();
         let Some(left_out) = state.left_out() else {
-            return true;
+            return false;
         };
         let entries = state.table.entries();
         if entries > 0 && !is_due(left_out) {
-            return true;
+            return false;
         }
         state.end();
         tracing::info!(%slot, class = %name, entries, "a class that the function does not register goes");
-        false
-    });
+        true
+    };
+    gone.extend(classes.extract_if(.., goes).map(|(_, class)| class));
 }
 
-/// Drops what is above the bound, beginning with what was left out first.
-fn drop_surplus(slot: SlotId, classes: &mut BTreeMap<ClassName, Arc<Class>>) {
+/// Takes out what is above the bound, beginning with what was left out first.
+fn take_surplus(slot: SlotId, classes: &mut BTreeMap<ClassName, Arc<Class>>, gone: &mut Gone) {
     let left_out = classes.iter().filter_map(|(name, class)| {
         let since = class.state().left_out()?.since;
         Some((since, name.clone()))
@@ -97,6 +109,8 @@ fn drop_surplus(slot: SlotId, classes: &mut BTreeMap<ClassName, Arc<Class>>) {
                 "more than {KEPT_MAX} classes of former functions hold entries: the one that was left \
                  out first goes"
             );
+            drop(state);
+            gone.push(class);
         }
     }
 }

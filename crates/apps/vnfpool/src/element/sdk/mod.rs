@@ -45,6 +45,7 @@ use self::sink::Sink;
 use self::source::Source;
 use super::downgrades::Downgrades;
 use super::sync;
+use crate::pulse::now;
 
 /// What this element is in a slot.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -130,7 +131,7 @@ impl Hub {
     /// known changes nothing.
     pub(crate) fn set_role(&self, slot: SlotId, news: SlotRole) {
         let mut state = self.state();
-        state.set_role(slot, news, &self.bell);
+        state.set_role(slot, news, &self.bell, now());
         self.forget_inheritance(&mut state, slot);
     }
 
@@ -145,18 +146,19 @@ impl Hub {
     /// The same, as it was seen at some time: only for a slot that is not known, or after notices were
     /// lost. What was between is not known: another element may have been the active.
     pub(crate) fn set_seen_role(&self, slot: SlotId, news: SlotRole, notices_lost: u64) {
+        let at = now();
         let mut state = self.state();
         let before = state.notices_lost.insert(slot, notices_lost);
         if state.slots.contains_key(&slot) && before == Some(notices_lost) {
             return;
         }
         for class in state.classes.entry(slot).or_default().values() {
-            class.state().set_tenure(None);
+            class.state().set_tenure(None, at);
         }
         if state.active_since.remove(&slot).is_some() {
             state.revision += 1;
         }
-        state.set_role(slot, news, &self.bell);
+        state.set_role(slot, news, &self.bell, at);
         self.forget_inheritance(&mut state, slot);
     }
 
@@ -166,15 +168,19 @@ impl Hub {
         if state.slots.remove(&slot).is_none() {
             return;
         }
-        for class in state.classes.remove(&slot).unwrap_or_default().values() {
+        let classes = state.classes.remove(&slot).unwrap_or_default();
+        for class in classes.values() {
             let mut class = class.state();
-            class.set_tenure(None);
+            class.set_tenure(None, now());
             class.end();
         }
         state.active_since.remove(&slot);
         self.forget_inheritance(&mut state, slot);
         state.revision += 1;
         self.bell.ring();
+        // Its entries are freed when nobody has to wait for the lock.
+        drop(state);
+        drop(classes);
     }
 
     /// What the registered function says of itself.
@@ -281,7 +287,7 @@ impl Hub {
 }
 
 impl State {
-    fn set_role(&mut self, slot: SlotId, news: SlotRole, bell: &Bell) {
+    fn set_role(&mut self, slot: SlotId, news: SlotRole, bell: &Bell, now: Time) {
         let known = self.slots.get(&slot);
         if known.is_none_or(|known| *known != news && known.epoch <= news.epoch) {
             self.slots.insert(slot, news);
@@ -296,20 +302,20 @@ impl State {
             self.active_since.remove(&slot);
         }
         for class in self.classes.entry(slot).or_default().values() {
-            class.state().set_tenure(tenure);
+            class.state().set_tenure(tenure, now);
         }
-        self.create_classes(bell);
+        self.create_classes(bell, now);
         bell.ring();
     }
 
     /// Makes the classes of the registered function in every slot.
-    fn create_classes(&mut self, bell: &Bell) {
+    fn create_classes(&mut self, bell: &Bell, now: Time) {
         for (slot, role) in &self.slots {
             let classes = self.classes.entry(*slot).or_default();
             for spec in &self.specs {
                 let class = classes.entry(spec.name.clone()).or_insert_with(|| {
                     let class = Class::new(bell.clone());
-                    class.state().set_tenure(tenure(role));
+                    class.state().set_tenure(tenure(role), now);
                     Arc::new(class)
                 });
                 class.state().set_spec(spec.clone());

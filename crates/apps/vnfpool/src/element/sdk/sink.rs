@@ -67,13 +67,28 @@ impl Sink {
     /// The copy became whole, or the stream begins to make it whole, or ends. What was whole stays so
     /// until something is written.
     fn set_in_sync(&mut self, is_in_sync: bool) -> anyhow::Result<()> {
-        self.is_in_sync = is_in_sync;
+        let at = now();
+        let mut state = self.class.state();
         if is_in_sync {
-            let mut state = self.class.state();
             check_role(&state)?;
-            state.table.set_complete(true, now());
+            state.table.set_complete(true, at);
         }
+        match (self.is_in_sync, is_in_sync) {
+            (false, true) => state.begin_keeping(),
+            (true, false) => state.end_keeping(at),
+            (false, false) | (true, true) => {}
+        }
+        drop(state);
+        self.is_in_sync = is_in_sync;
         Ok(())
+    }
+}
+
+impl Drop for Sink {
+    fn drop(&mut self) {
+        if self.is_in_sync {
+            self.class.state().end_keeping(now());
+        }
     }
 }
 
@@ -185,7 +200,7 @@ mod tests {
         };
         sink.put(&item(b"old")).unwrap();
         sink.set_in_sync(true).unwrap();
-        class.state().set_tenure(Some(2));
+        class.state().set_tenure(Some(2), Time(1));
         let new = Op {
             key: key.clone(),
             value: Some(Bytes::from_static(b"new")),
@@ -197,7 +212,7 @@ mod tests {
         sink.apply(&ReceiverAction::InSync(true)).unwrap_err();
         let held = class.state().get(&key, Time(1)).unwrap();
         assert_eq!(&held.value[..], b"new");
-        class.state().set_tenure(None);
+        class.state().set_tenure(None, Time(1));
         sink.put(&item(b"next")).unwrap();
     }
 }

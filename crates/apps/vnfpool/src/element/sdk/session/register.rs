@@ -79,10 +79,12 @@ impl Hub {
         }
         state.specs = specs.to_vec();
         state.has_new_specs = true;
-        state.leave_out_others(now);
-        state.create_classes(&self.bell);
+        let gone = state.leave_out_others(now);
+        state.create_classes(&self.bell, now);
         let report = report(register.health.clone().unwrap_or_default());
         self.health.registered(&register.function, report);
+        drop(state);
+        drop(gone);
         tracing::info!(
             function = register.function,
             version = register.function_version,

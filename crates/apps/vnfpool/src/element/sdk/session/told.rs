@@ -205,7 +205,10 @@ impl Session {
         let is_inherited = self.hub.is_inherited(slot);
         let mut state = found.state();
         let tenure = state.tenure();
-        let is_lost = tenure.is_some() && !state.table.is_complete() && !self.has_state;
+        let is_stale = state.is_stale();
+        // An old copy may have been watched, or can be read, by a function that came with nothing.
+        let has_none = !self.has_state && !is_stale;
+        let is_lost = tenure.is_some() && !state.table.is_complete() && has_none;
         if is_lost && !is_inherited {
             // There is nobody who has more of it.
             state.table.set_complete(true, now);
@@ -222,6 +225,14 @@ impl Session {
         if lost.is_some() && told.restore_in != lost {
             told.restore_in = lost;
             let slot = slot.0;
+            if is_stale {
+                tracing::warn!(
+                    slot,
+                    class,
+                    "the copy of a class was not kept up to now, the former active did not send it or was \
+                     not heard: the function is asked to put everything again"
+                );
+            }
             self.send(ReplyKind::Restore(Restore { slot, class }));
         }
         let told = self.told.classes.entry((slot, class)).or_default();

@@ -169,6 +169,25 @@ fn registrations_do_not_use_up_the_room_for_classes() {
     }
 }
 
+/// Goal: nobody who needs the hub waits until the entries of a class are freed. Method: with the lock
+/// held, what goes is still there.
+#[test]
+fn what_goes_is_freed_outside_the_lock() {
+    let hub = hub(Role::Active);
+    let mut first = Registered::with(&hub, &classes(["old"]), Time(1));
+    first.change(0, Some(b"v"), Time(1));
+    first.change(0, None, Time(1));
+    let old = Arc::downgrade(&hub.class(SLOT, &named("old")).unwrap());
+    let mut state = hub.state();
+    state.specs.clear();
+    let gone = state.leave_out_others(Time(2));
+    assert!(state.classes[&SLOT].is_empty());
+    assert!(old.upgrade().is_some(), "freed under the lock");
+    drop(state);
+    drop(gone);
+    assert!(old.upgrade().is_none());
+}
+
 fn stream(hub: &Arc<Hub>, class: &str) -> sync::Class {
     let state = hub.state();
     let spec = state.specs.iter().find(|spec| spec.name == named(class));

@@ -9,4 +9,5 @@ mod left_out;
 mod pair;
 mod python;
 mod roles;
+mod stale;
 mod successors;

@@ -74,7 +74,7 @@ impl Agent {
         let mut state = self.hub.state();
         if !state.specs.iter().any(|known| known.name == spec.name) {
             state.specs.push(spec.clone());
-            state.create_classes(&self.hub.bell);
+            state.create_classes(&self.hub.bell, now());
         }
     }
 

@@ -35,7 +35,7 @@ impl Active {
             format: 1,
             schema_version: 1,
         });
-        state.set_tenure(Some(1));
+        state.set_tenure(Some(1), Time(1));
         state.table.set_complete(true, Time(1));
         drop(state);
         let now = Time(1);
