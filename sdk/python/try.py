@@ -24,4 +24,17 @@ assert client.get(slot, 0, b"a") == b"1"
 # Once, for those who paused between their put and their commit.
 assert client.commit(slot, 0) == {"held": False, "code": "refused"}
 assert client.commit(slot, 0) == {"held": False, "code": "alone"}
+client.socket.close()
+
+# Another process of it, which has what it put: of a class that the agent has nothing of it is asked.
+client = Client(sys.argv[1], "python", [("counts", COMMIT), ("more", COMMIT)], has_state=True)
+role = client.wait_active()
+slot, epoch = role["slot"], role["epoch"]
+while (slot, 1) not in client.wanted:
+    client.read()
+assert client.commit(slot, 1) == {"held": False, "code": "restoring"}
+client.put(slot, 1, epoch, [(b"m", b"1", 0)])
+client.restored(slot, 1, epoch)
+assert client.commit(slot, 1) == {"held": False, "code": "alone"}
+assert client.wanted == set() and client.get(slot, 0, b"a") == b"1"
 print("ok")

@@ -82,6 +82,8 @@ class Client:
         self.socket.connect(path)
         self.buffer, self.last, self.ids, self.roles = b"", 0, 0, {}
         self.refused = set()
+        # Slots and classes of which the agent wants everything again: put it, then call restored.
+        self.wanted = set()
         classes = [(4, [(1, n.encode()), (2, [(1, level)]), (3, 1), (4, 1)]) for n, level in classes]
         register = [(1, 1), (2, function.encode())] + classes + [(5, [(1, 1)]), (6, int(has_state))]
         self.send(1, register)
@@ -112,6 +114,8 @@ class Client:
         elif kind == 4:
             self.refused.add((one(fields, 5, 0), one(fields, 6, 0)))
             raise Refused(one(fields, 3, b"").decode(), one(fields, 4, b"").decode())
+        elif kind == 11:
+            self.wanted.add((one(fields, 1, 0), one(fields, 2, 0)))
         elif kind == 13:
             raise Refused(one(fields, 1, b"").decode(), one(fields, 2, b"").decode())
         return kind, fields
@@ -153,6 +157,11 @@ class Client:
             return {"held": False, "code": "refused"}
         fields = self.ask(4, 5, [(2, slot), (3, index)])
         return {"held": bool(one(fields, 2, 0)), "code": one(fields, 3, b"").decode()}
+
+    def restored(self, slot, index, epoch):
+        """Everything that the agent wanted again is put."""
+        self.wanted.discard((slot, index))
+        self.send(9, [(1, slot), (2, index), (3, epoch)])
 
     def get(self, slot, index, key):
         return one(self.ask(5, 6, [(2, slot), (3, index), (4, key)]), 2, None)
