@@ -1,7 +1,7 @@
 //! What is to be done about one connection, and in which messages.
 
 use crate::entry::Entry;
-use crate::netlink::build::{self, CreateOptions};
+use crate::netlink::build::{self, CreateOptions, UpdatedTime};
 use crate::tuple::Key;
 
 #[derive(Debug)]
@@ -31,6 +31,8 @@ pub(super) enum Step {
     Replace,
     ReplaceBoth,
     Update,
+    /// All but the time that is left.
+    UpdateFixed,
     MakeStrict,
     Delete,
 }
@@ -42,6 +44,7 @@ pub(super) enum Part {
     DeleteReplyInTheWay,
     Create,
     Update,
+    UpdateFixed,
     MakeStrict,
     Delete,
 }
@@ -64,6 +67,7 @@ impl Operation {
                 Part::Create,
             ],
             Step::Update => &[Part::Update],
+            Step::UpdateFixed => &[Part::UpdateFixed],
             Step::MakeStrict => &[Part::MakeStrict],
             Step::Delete => &[Part::Delete],
         }
@@ -76,7 +80,12 @@ impl Operation {
         };
         match (part, &self.entry) {
             (Part::Create, Some(entry)) => build::create(out, sequence, entry, options),
-            (Part::Update, Some(entry)) => build::update(out, sequence, entry),
+            (Part::Update, Some(entry)) => {
+                build::update(out, sequence, entry, UpdatedTime::Told);
+            }
+            (Part::UpdateFixed, Some(entry)) => {
+                build::update(out, sequence, entry, UpdatedTime::Kept);
+            }
             (Part::DeleteReplyInTheWay, Some(entry)) => {
                 build::delete_by_reply(out, sequence, &entry.reply, entry.key.zone);
             }

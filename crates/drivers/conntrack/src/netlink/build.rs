@@ -23,6 +23,15 @@ pub(crate) struct CreateOptions {
     pub(crate) master: bool,
 }
 
+/// What an update does about the time that is left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum UpdatedTime {
+    /// Sets it, if it is known.
+    Told,
+    /// Leaves it.
+    Kept,
+}
+
 /// Appends the request that creates `entry`, address translation included.
 pub(crate) fn create(out: &mut Vec<u8>, sequence: u32, entry: &Entry, options: CreateOptions) {
     let flags = NLM_F_REQUEST | NLM_F_CREATE | NLM_F_EXCL;
@@ -62,8 +71,9 @@ pub(crate) fn create(out: &mut Vec<u8>, sequence: u32, entry: &Entry, options: C
 }
 
 /// Appends the request that brings the existing connection up to date. Translation and helper
-/// cannot be changed (the kernel refuses them here) and do not change; nor does a fixed timeout.
-pub(crate) fn update(out: &mut Vec<u8>, sequence: u32, entry: &Entry) {
+/// cannot be changed (the kernel refuses them here) and do not change. The kernel refuses any time for
+/// a connection whose timeout is fixed already, and takes it together with what fixes it.
+pub(crate) fn update(out: &mut Vec<u8>, sequence: u32, entry: &Entry, time: UpdatedTime) {
     message(
         out,
         CT_NEW,
@@ -73,7 +83,7 @@ pub(crate) fn update(out: &mut Vec<u8>, sequence: u32, entry: &Entry) {
         |writer| {
             put_tuple(writer, CTA_TUPLE_ORIG, &entry.key.original, entry.zone());
             put_zone(writer, entry.zone());
-            if entry.timeout_s > 0 && !entry.status.has(Status::FIXED_TIMEOUT) {
+            if entry.timeout_s > 0 && time == UpdatedTime::Told {
                 writer.put(CTA_TIMEOUT, &copy_timeout_s(entry).to_be_bytes());
             }
             // A copy that was made without its master differs in this bit: the kernel refuses

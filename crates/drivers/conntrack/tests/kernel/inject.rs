@@ -600,3 +600,42 @@ fn settings_are_those_of_the_namespace() {
         assert!(!vnfpool_conntrack::tcp_is_strict().unwrap());
     });
 }
+
+/// Goal: a connection whose time is fixed, by whom ever, ends at the standby when it ends at the
+/// active. Method: the time is fixed when the copy is there already; then what is fixed changes in
+/// something else; then it is another connection's entry, which packets prolong.
+#[test]
+fn a_copy_is_given_the_fixed_timeout_of_its_original() {
+    let gateway = Namespace::new("gw");
+    gateway.enter(|| {
+        let mut injector = Injector::open().unwrap();
+        let mut put = |entry: &Entry| {
+            injector.upsert(entry.clone(), false).unwrap();
+            let failures = injector.flush().unwrap();
+            assert!(failures.is_empty(), "{failures:?}");
+            dump_all(Family::All).unwrap().remove(0)
+        };
+        let plain = entry(false, protocol::TCP, 1);
+        put(&plain);
+        let mut fixed = Entry {
+            timeout_s: 4000,
+            ..plain.clone()
+        };
+        fixed.status.0 |= Status::FIXED_TIMEOUT;
+        let found = put(&fixed);
+        assert_same(&found, &fixed, "fixed");
+        assert!(found.status.has(Status::FIXED_TIMEOUT));
+        fixed.mark = 9;
+        let found = put(&fixed);
+        assert_same(&found, &fixed, "changed");
+        assert!(found.status.has(Status::FIXED_TIMEOUT));
+        let found = put(&plain);
+        assert_same(&found, &plain, "no longer fixed");
+        assert!(!found.status.has(Status::FIXED_TIMEOUT));
+        // Only the last was beyond an update.
+        assert_eq!(
+            (injector.stats().updated, injector.stats().replaced),
+            (2, 1)
+        );
+    });
+}
