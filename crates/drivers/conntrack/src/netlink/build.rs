@@ -189,9 +189,11 @@ pub(super) const fn family_of(tuple: &Tuple) -> u8 {
     }
 }
 
-/// Connections about to end keep the time they have; the others get the least time of a copy.
+/// Connections about to end keep the time they have, and so do those that packets do not prolong; the
+/// others get the least time of a copy.
 fn copy_timeout_s(entry: &Entry) -> u32 {
     match entry.state {
+        _ if entry.status.has(Status::FIXED_TIMEOUT) => entry.timeout_s.max(1),
         ProtocolState::Tcp(TcpInfo {
             state: tcp_state::LAST_ACK | tcp_state::TIME_WAIT | tcp_state::CLOSE,
             ..

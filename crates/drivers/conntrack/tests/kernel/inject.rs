@@ -639,3 +639,29 @@ fn a_copy_is_given_the_fixed_timeout_of_its_original() {
         );
     });
 }
+
+/// Goal: the least time of copies is not for those that nothing prolongs.
+#[test]
+fn a_fixed_timeout_is_never_made_longer() {
+    let gateway = Namespace::new("gw");
+    gateway.enter(|| {
+        let mut injector = Injector::open().unwrap();
+        let mut created = entry(false, protocol::UDP, 1);
+        created.timeout_s = 30;
+        let mut updated = created.clone();
+        updated.key.original.layer4 = layer4(protocol::UDP, 2);
+        updated.reply = updated.key.original.inverse();
+        injector.upsert(updated.clone(), true).unwrap();
+        injector.flush().unwrap();
+        for (entry, is_new) in [(&mut created, true), (&mut updated, false)] {
+            entry.status.0 |= Status::FIXED_TIMEOUT;
+            injector.upsert(entry.clone(), is_new).unwrap();
+        }
+        assert!(injector.flush().unwrap().is_empty());
+        let table = dump_all(Family::All).unwrap();
+        for entry in [&created, &updated] {
+            let found = find(&table, &entry.key).unwrap();
+            assert!((25..=30).contains(&found.timeout_s), "{found:?}");
+        }
+    });
+}
