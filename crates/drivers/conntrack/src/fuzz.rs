@@ -69,6 +69,7 @@ pub fn requests_of_key(bytes: &[u8]) -> Result<Vec<u8>, DecodeError> {
     assert_eq!(codec::decode_key(&again), Ok(key));
     build::delete(&mut out, 1, &key);
     build::make_strict(&mut out, 2, &key);
+    build::forget_scales(&mut out, 2, &key);
     build::get(&mut out, 3, &key);
     Ok(out)
 }

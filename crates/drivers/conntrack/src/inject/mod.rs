@@ -14,6 +14,8 @@
 //!    +----EPERM, timeout to be fixed--> the same without the timeout
 //! delete --ENOENT--> done
 //! ```
+//!
+//! An update that refuses a window scale is preceded by one that sets both to none.
 
 mod assistant;
 mod operation;

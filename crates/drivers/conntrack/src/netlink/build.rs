@@ -95,16 +95,32 @@ pub(crate) fn update(out: &mut Vec<u8>, sequence: u32, entry: &Entry, time: Upda
 
 /// Appends the request that ends the lenience towards the TCP connection of `key`.
 pub(crate) fn make_strict(out: &mut Vec<u8>, sequence: u32, key: &Key) {
+    change_tcp(out, sequence, key, |writer| {
+        let cleared = [0, tcp_flags::BE_LIBERAL];
+        writer.put(CTA_PROTOINFO_TCP_FLAGS_ORIGINAL, &cleared);
+        writer.put(CTA_PROTOINFO_TCP_FLAGS_REPLY, &cleared);
+    });
+}
+
+/// Appends the request that sets both window scales of the TCP connection of `key` to none, which
+/// the kernel takes from nobody who does not claim at the same time that both directions have one.
+pub(crate) fn forget_scales(out: &mut Vec<u8>, sequence: u32, key: &Key) {
+    change_tcp(out, sequence, key, |writer| {
+        let set = [tcp_flags::WINDOW_SCALE; 2];
+        writer.put(CTA_PROTOINFO_TCP_FLAGS_ORIGINAL, &set);
+        writer.put(CTA_PROTOINFO_TCP_FLAGS_REPLY, &set);
+        writer.put(CTA_PROTOINFO_TCP_WSCALE_ORIGINAL, &[0]);
+        writer.put(CTA_PROTOINFO_TCP_WSCALE_REPLY, &[0]);
+    });
+}
+
+fn change_tcp(out: &mut Vec<u8>, sequence: u32, key: &Key, fill: impl FnOnce(&mut Writer<'_>)) {
     let family = family_of(&key.original);
     message(out, CT_NEW, NLM_F_REQUEST, sequence, family, |writer| {
         put_tuple(writer, CTA_TUPLE_ORIG, &key.original, key.zone);
         put_zone(writer, key.zone);
         writer.nest(CTA_PROTOINFO, |writer| {
-            writer.nest(CTA_PROTOINFO_TCP, |writer| {
-                let cleared = [0, tcp_flags::BE_LIBERAL];
-                writer.put(CTA_PROTOINFO_TCP_FLAGS_ORIGINAL, &cleared);
-                writer.put(CTA_PROTOINFO_TCP_FLAGS_REPLY, &cleared);
-            });
+            writer.nest(CTA_PROTOINFO_TCP, fill);
         });
     });
 }

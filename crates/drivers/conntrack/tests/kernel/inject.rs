@@ -465,10 +465,13 @@ fn a_sweep_reads_what_was_told() {
             change(&mut entry);
             entries.push(entry.portable());
         };
-        for state in tcp_state::SYN_SENT..=tcp_state::CLOSE {
+        for state in tcp_state::SYN_SENT..tcp_state::MAX {
             for flags in [
                 [0; 2],
                 [tcp_flags::WINDOW_SCALE, 0],
+                [0, tcp_flags::WINDOW_SCALE],
+                [tcp_flags::WINDOW_SCALE | tcp_flags::SACK_PERM, 0],
+                [tcp_flags::BE_LIBERAL; 2],
                 [tcp_flags::WINDOW_SCALE | tcp_flags::CLOSE_INIT; 2],
                 [tcp_flags::BE_LIBERAL | tcp_flags::SACK_PERM; 2],
                 [tcp_flags::BE_LIBERAL | tcp_flags::WINDOW_SCALE; 2],
