@@ -69,28 +69,40 @@ impl TcpInfo {
     /// before, and that acknowledgement of “data not seen yet” is invalid, as is every
     /// repetition of it. A lenient kernel lets it pass and is in step with the next new segment.
     /// [`crate::settle`] ends the lenience.
+    ///
+    /// To such a kernel the answer to a SYN, too, acknowledges data not seen yet. And it takes the
+    /// scale of the SYN only together with one of the answer, so it is told that there is one: the
+    /// answer itself, which is the first packet that can come of its direction, says what is true.
     #[must_use]
     pub fn learning(self) -> Self {
         let lent = self.lent_flags();
+        let [original, reply] = self.flags.map(|flags| flags | lent);
         Self {
-            flags: self.flags.map(|flags| flags | lent),
+            flags: [original, reply | self.presumed_flags()],
             ..self
         }
     }
 
-    /// This state without the lenience of [`TcpInfo::learning`] and without what this kernel
+    /// This state without what [`TcpInfo::learning`] adds and without what this kernel
     /// knows of windows. As long as the scale of one direction is missing, the kernel takes none.
     #[must_use]
     pub fn learnt(self) -> Self {
         let own = self.lent_flags() | tcp_flags::IN_STEP;
-        let window_scale = match self.knows_scales() {
-            true => self.window_scale,
-            false => [0; 2],
+        let [original, reply] = self.flags.map(|flags| flags & !own);
+        let is_begun = self.state == tcp_state::SYN_SENT;
+        let window_scale = match self.is_scaled() {
+            [true, _] if is_begun => [self.window_scale[0], 0],
+            [true, true] => self.window_scale,
+            _ => [0; 2],
+        };
+        let presumed = match is_begun {
+            true => tcp_flags::WINDOW_SCALE,
+            false => 0,
         };
         Self {
             state: self.state,
             window_scale,
-            flags: self.flags.map(|flags| flags & !own),
+            flags: [original, reply & !presumed],
         }
     }
 
@@ -102,23 +114,37 @@ impl TcpInfo {
     }
 
     /// Whether the kernel is lenient because it was told so, and not because it picked the
-    /// connection up in the middle: then it would not know the scales.
+    /// connection up in the middle: then it would know of no option of a SYN.
     #[must_use]
     pub fn is_learning(self) -> bool {
         let lent = self.lent_flags();
         self.flags.iter().any(|flags| flags & lent != 0)
     }
 
+    /// Whether the answer refused the scale of the SYN, which the kernel was told ([`TcpInfo::learning`])
+    /// and does not forget by itself.
+    pub(crate) fn is_scale_refused(self) -> bool {
+        self.state != tcp_state::SYN_SENT && self.is_scaled() == [true, false]
+    }
+
     fn lent_flags(self) -> u8 {
-        match self.knows_scales() {
+        const OF_A_SYN: u8 = tcp_flags::WINDOW_SCALE | tcp_flags::SACK_PERM;
+        match self.flags.iter().any(|flags| flags & OF_A_SYN != 0) {
             true => tcp_flags::BE_LIBERAL,
             false => 0,
         }
     }
 
-    fn knows_scales(self) -> bool {
-        let knows_scale = |flags: &u8| flags & tcp_flags::WINDOW_SCALE != 0;
-        self.flags.iter().all(knows_scale)
+    /// What the answer to a SYN is taken to have before it comes.
+    fn presumed_flags(self) -> u8 {
+        match self.state {
+            tcp_state::SYN_SENT => self.flags[0] & tcp_flags::WINDOW_SCALE,
+            _ => 0,
+        }
+    }
+
+    fn is_scaled(self) -> [bool; 2] {
+        self.flags.map(|flags| flags & tcp_flags::WINDOW_SCALE != 0)
     }
 }
 
@@ -149,7 +175,8 @@ pub mod tcp_flags {
     /// This side closed first.
     pub const CLOSE_INIT: u8 = 0x04;
     /// Windows of this side are not checked. The kernel sets it on connections that it picked up
-    /// in the middle, because it does not know their window scale: those keep it. To others it is
+    /// in the middle, because it does not know their window scale: those keep it, and have neither of
+    /// the first two. To others it is
     /// lent for a while ([`super::TcpInfo::learning`]).
     pub const BE_LIBERAL: u8 = 0x08;
     /// This kernel has taken an acknowledgement of this side as valid, so it knows what the other

@@ -6,7 +6,7 @@ use vnfpool_statesync::Item;
 use crate::codec::{self, DecodeError};
 use crate::expectation::codec as expectations;
 use crate::expectation::{Expectation, decode_expectation_key, encode_expectation_key};
-use crate::netlink::build::{self, CreateOptions};
+use crate::netlink::build::{self, CreateOptions, UpdatedTime};
 use crate::netlink::expect;
 
 /// Every request that a sink can make of `item`, as bytes of netlink, one after the other.
@@ -38,7 +38,9 @@ pub fn requests_of_item(item: &Item) -> Result<Vec<u8>, DecodeError> {
             build::create(&mut out, 1, &entry, CreateOptions { helper, master });
         }
     }
-    build::update(&mut out, 2, &entry);
+    for time in [UpdatedTime::Told, UpdatedTime::Kept] {
+        build::update(&mut out, 2, &entry, time);
+    }
     build::delete_by_reply(&mut out, 3, &entry.reply, entry.key.zone);
     Ok(out)
 }
@@ -67,6 +69,7 @@ pub fn requests_of_key(bytes: &[u8]) -> Result<Vec<u8>, DecodeError> {
     assert_eq!(codec::decode_key(&again), Ok(key));
     build::delete(&mut out, 1, &key);
     build::make_strict(&mut out, 2, &key);
+    build::forget_scales(&mut out, 2, &key);
     build::get(&mut out, 3, &key);
     Ok(out)
 }

@@ -260,6 +260,17 @@ proptest! {
         let _ = codec::decode_key(&random);
     }
 
+    /// What a copy is lent on top of what was told is nothing to tell.
+    #[test]
+    fn a_copy_tells_what_it_was_told(state in state(protocol::TCP)) {
+        let ProtocolState::Tcp(tcp) = state else {
+            panic!("no TCP: {state:?}");
+        };
+        let told = tcp.learnt();
+        prop_assert_eq!(told.learnt(), told);
+        prop_assert_eq!(told.learning().learnt(), told);
+    }
+
     /// An update as we write it, read as if the kernel had sent it. The reply tuple is not part
     /// of an update, so a creation without translation stands for it.
     #[test]

@@ -10,9 +10,12 @@
 //!    |                                                    and by reply tuple, create)
 //!    +----EOPNOTSUPP, helper named--> the same step without the helper
 //!    +----ENOENT, master named--> the same step once more, after the others; then without it
-//! update --ENOENT--> create          update --EBUSY, EOPNOTSUPP--> replace
+//! update --ENOENT--> create          update --EBUSY, EPERM, EOPNOTSUPP--> replace
+//!    +----EPERM, timeout to be fixed--> the same without the timeout
 //! delete --ENOENT--> done
 //! ```
+//!
+//! An update that refuses a window scale is preceded by one that sets both to none.
 
 mod assistant;
 mod operation;

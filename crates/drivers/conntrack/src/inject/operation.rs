@@ -1,7 +1,7 @@
 //! What is to be done about one connection, and in which messages.
 
-use crate::entry::Entry;
-use crate::netlink::build::{self, CreateOptions};
+use crate::entry::{Entry, ProtocolState};
+use crate::netlink::build::{self, CreateOptions, UpdatedTime};
 use crate::tuple::Key;
 
 #[derive(Debug)]
@@ -31,6 +31,8 @@ pub(super) enum Step {
     Replace,
     ReplaceBoth,
     Update,
+    /// All but the time that is left.
+    UpdateFixed,
     MakeStrict,
     Delete,
 }
@@ -40,8 +42,10 @@ pub(super) enum Step {
 pub(super) enum Part {
     DeleteInTheWay,
     DeleteReplyInTheWay,
+    ForgetScales,
     Create,
     Update,
+    UpdateFixed,
     MakeStrict,
     Delete,
 }
@@ -49,12 +53,15 @@ pub(super) enum Part {
 impl Part {
     /// Whether the operation failed if this message did.
     pub(super) const fn decides(self) -> bool {
-        !matches!(self, Self::DeleteInTheWay | Self::DeleteReplyInTheWay)
+        !matches!(
+            self,
+            Self::DeleteInTheWay | Self::DeleteReplyInTheWay | Self::ForgetScales
+        )
     }
 }
 
 impl Operation {
-    pub(super) const fn messages(&self) -> &'static [Part] {
+    pub(super) fn messages(&self) -> &'static [Part] {
         match self.step {
             Step::Create => &[Part::Create],
             Step::Replace => &[Part::DeleteInTheWay, Part::Create],
@@ -63,7 +70,9 @@ impl Operation {
                 Part::DeleteReplyInTheWay,
                 Part::Create,
             ],
+            Step::Update if self.is_scale_refused() => &[Part::ForgetScales, Part::Update],
             Step::Update => &[Part::Update],
+            Step::UpdateFixed => &[Part::UpdateFixed],
             Step::MakeStrict => &[Part::MakeStrict],
             Step::Delete => &[Part::Delete],
         }
@@ -76,12 +85,22 @@ impl Operation {
         };
         match (part, &self.entry) {
             (Part::Create, Some(entry)) => build::create(out, sequence, entry, options),
-            (Part::Update, Some(entry)) => build::update(out, sequence, entry),
+            (Part::Update, Some(entry)) => {
+                build::update(out, sequence, entry, UpdatedTime::Told);
+            }
+            (Part::UpdateFixed, Some(entry)) => {
+                build::update(out, sequence, entry, UpdatedTime::Kept);
+            }
             (Part::DeleteReplyInTheWay, Some(entry)) => {
                 build::delete_by_reply(out, sequence, &entry.reply, entry.key.zone);
             }
+            (Part::ForgetScales, _) => build::forget_scales(out, sequence, &self.key),
             (Part::MakeStrict, _) => build::make_strict(out, sequence, &self.key),
             _ => build::delete(out, sequence, &self.key),
         }
+    }
+    fn is_scale_refused(&self) -> bool {
+        let state = self.entry.as_ref().map(|entry| entry.state);
+        matches!(state, Some(ProtocolState::Tcp(tcp)) if tcp.is_scale_refused())
     }
 }

@@ -6,7 +6,7 @@ use rustix::io::Errno;
 
 use super::operation::{Master, Operation, Step};
 use super::{BATCH_OPERATIONS_MAX, Failure, InjectStats};
-use crate::entry::Entry;
+use crate::entry::{Entry, Status};
 use crate::netlink::build;
 use crate::netlink::constants::NLMSG_ERROR;
 use crate::netlink::parse;
@@ -14,7 +14,7 @@ use crate::netlink::socket::{NetlinkError, Received, Socket};
 
 /// Room for one refusal, with the refused request in it, per message of a batch.
 const RECEIVE_BYTES: usize = 4 * 1024 * 1024;
-/// Longest chain of attempts: update, create, replace, replace both, one of them without helper, two
+/// Longest chain of attempts: update, update of a fixed one, create, replace, replace both, one of them without helper, two
 /// for want of the master.
 const PASSES_MAX: usize = 8;
 const INJECT: &str = "change connections";
@@ -135,6 +135,10 @@ impl Table {
                 .as_ref()
                 .is_some_and(|entry| entry.master.is_some());
         let complete = operation.entry.as_ref().is_some_and(Entry::is_complete);
+        let is_fixed = operation
+            .entry
+            .as_ref()
+            .is_some_and(|entry| entry.status.has(Status::FIXED_TIMEOUT));
         let errno = Errno::from_raw_os_error(error);
         match (operation.step, errno) {
             (Step::Delete, Errno::NOENT) => {
@@ -154,12 +158,19 @@ impl Table {
                     Master::Awaited | Master::Without => Master::Without,
                 };
             }
-            (Step::Update, Errno::NOENT) if complete => operation.step = Step::Create,
-            (Step::Update, Errno::BUSY | Errno::OPNOTSUPP) if complete => {
+            // The timeout of the copy is fixed, as that of the original: it was right and runs on.
+            (Step::Update, Errno::PERM) if is_fixed => operation.step = Step::UpdateFixed,
+            (Step::Update | Step::UpdateFixed, Errno::NOENT) if complete => {
+                operation.step = Step::Create;
+            }
+            // EBUSY and EPERM: the copy has a bit that it cannot lose; EPERM: that of a fixed timeout.
+            (Step::Update | Step::UpdateFixed, Errno::BUSY | Errno::PERM | Errno::OPNOTSUPP)
+                if complete =>
+            {
                 operation.step = Step::Replace;
             }
             // The last thing an update sets are the labels; this kernel keeps none.
-            (Step::Update, Errno::NOSPC) => {
+            (Step::Update | Step::UpdateFixed, Errno::NOSPC) => {
                 self.succeed(&operation);
                 return None;
             }
@@ -178,7 +189,7 @@ impl Table {
                 self.stats.created += 1;
                 self.stats.replaced += 1;
             }
-            Step::Update | Step::MakeStrict => self.stats.updated += 1,
+            Step::Update | Step::UpdateFixed | Step::MakeStrict => self.stats.updated += 1,
             Step::Delete => self.stats.deleted += 1,
         }
         let created = matches!(
@@ -204,7 +215,7 @@ impl Table {
             attempt: match operation.step {
                 Step::Create => "create",
                 Step::Replace | Step::ReplaceBoth => "replace",
-                Step::Update | Step::MakeStrict => "update",
+                Step::Update | Step::UpdateFixed | Step::MakeStrict => "update",
                 Step::Delete => "delete",
             },
             error: io::Error::from_raw_os_error(error),

@@ -23,6 +23,15 @@ pub(crate) struct CreateOptions {
     pub(crate) master: bool,
 }
 
+/// What an update does about the time that is left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum UpdatedTime {
+    /// Sets it, if it is known.
+    Told,
+    /// Leaves it.
+    Kept,
+}
+
 /// Appends the request that creates `entry`, address translation included.
 pub(crate) fn create(out: &mut Vec<u8>, sequence: u32, entry: &Entry, options: CreateOptions) {
     let flags = NLM_F_REQUEST | NLM_F_CREATE | NLM_F_EXCL;
@@ -62,8 +71,9 @@ pub(crate) fn create(out: &mut Vec<u8>, sequence: u32, entry: &Entry, options: C
 }
 
 /// Appends the request that brings the existing connection up to date. Translation and helper
-/// cannot be changed (the kernel refuses them here) and do not change; nor does a fixed timeout.
-pub(crate) fn update(out: &mut Vec<u8>, sequence: u32, entry: &Entry) {
+/// cannot be changed (the kernel refuses them here) and do not change. The kernel refuses any time for
+/// a connection whose timeout is fixed already, and takes it together with what fixes it.
+pub(crate) fn update(out: &mut Vec<u8>, sequence: u32, entry: &Entry, time: UpdatedTime) {
     message(
         out,
         CT_NEW,
@@ -73,7 +83,7 @@ pub(crate) fn update(out: &mut Vec<u8>, sequence: u32, entry: &Entry) {
         |writer| {
             put_tuple(writer, CTA_TUPLE_ORIG, &entry.key.original, entry.zone());
             put_zone(writer, entry.zone());
-            if entry.timeout_s > 0 && !entry.status.has(Status::FIXED_TIMEOUT) {
+            if entry.timeout_s > 0 && time == UpdatedTime::Told {
                 writer.put(CTA_TIMEOUT, &copy_timeout_s(entry).to_be_bytes());
             }
             // A copy that was made without its master differs in this bit: the kernel refuses
@@ -85,16 +95,32 @@ pub(crate) fn update(out: &mut Vec<u8>, sequence: u32, entry: &Entry) {
 
 /// Appends the request that ends the lenience towards the TCP connection of `key`.
 pub(crate) fn make_strict(out: &mut Vec<u8>, sequence: u32, key: &Key) {
+    change_tcp(out, sequence, key, |writer| {
+        let cleared = [0, tcp_flags::BE_LIBERAL];
+        writer.put(CTA_PROTOINFO_TCP_FLAGS_ORIGINAL, &cleared);
+        writer.put(CTA_PROTOINFO_TCP_FLAGS_REPLY, &cleared);
+    });
+}
+
+/// Appends the request that sets both window scales of the TCP connection of `key` to none, which
+/// the kernel takes from nobody who does not claim at the same time that both directions have one.
+pub(crate) fn forget_scales(out: &mut Vec<u8>, sequence: u32, key: &Key) {
+    change_tcp(out, sequence, key, |writer| {
+        let set = [tcp_flags::WINDOW_SCALE; 2];
+        writer.put(CTA_PROTOINFO_TCP_FLAGS_ORIGINAL, &set);
+        writer.put(CTA_PROTOINFO_TCP_FLAGS_REPLY, &set);
+        writer.put(CTA_PROTOINFO_TCP_WSCALE_ORIGINAL, &[0]);
+        writer.put(CTA_PROTOINFO_TCP_WSCALE_REPLY, &[0]);
+    });
+}
+
+fn change_tcp(out: &mut Vec<u8>, sequence: u32, key: &Key, fill: impl FnOnce(&mut Writer<'_>)) {
     let family = family_of(&key.original);
     message(out, CT_NEW, NLM_F_REQUEST, sequence, family, |writer| {
         put_tuple(writer, CTA_TUPLE_ORIG, &key.original, key.zone);
         put_zone(writer, key.zone);
         writer.nest(CTA_PROTOINFO, |writer| {
-            writer.nest(CTA_PROTOINFO_TCP, |writer| {
-                let cleared = [0, tcp_flags::BE_LIBERAL];
-                writer.put(CTA_PROTOINFO_TCP_FLAGS_ORIGINAL, &cleared);
-                writer.put(CTA_PROTOINFO_TCP_FLAGS_REPLY, &cleared);
-            });
+            writer.nest(CTA_PROTOINFO_TCP, fill);
         });
     });
 }
@@ -179,9 +205,11 @@ pub(super) const fn family_of(tuple: &Tuple) -> u8 {
     }
 }
 
-/// Connections about to end keep the time they have; the others get the least time of a copy.
+/// Connections about to end keep the time they have, and so do those that packets do not prolong; the
+/// others get the least time of a copy.
 fn copy_timeout_s(entry: &Entry) -> u32 {
     match entry.state {
+        _ if entry.status.has(Status::FIXED_TIMEOUT) => entry.timeout_s.max(1),
         ProtocolState::Tcp(TcpInfo {
             state: tcp_state::LAST_ACK | tcp_state::TIME_WAIT | tcp_state::CLOSE,
             ..

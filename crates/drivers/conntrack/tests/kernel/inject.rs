@@ -465,10 +465,13 @@ fn a_sweep_reads_what_was_told() {
             change(&mut entry);
             entries.push(entry.portable());
         };
-        for state in tcp_state::SYN_SENT..=tcp_state::CLOSE {
+        for state in tcp_state::SYN_SENT..tcp_state::MAX {
             for flags in [
                 [0; 2],
                 [tcp_flags::WINDOW_SCALE, 0],
+                [0, tcp_flags::WINDOW_SCALE],
+                [tcp_flags::WINDOW_SCALE | tcp_flags::SACK_PERM, 0],
+                [tcp_flags::BE_LIBERAL; 2],
                 [tcp_flags::WINDOW_SCALE | tcp_flags::CLOSE_INIT; 2],
                 [tcp_flags::BE_LIBERAL | tcp_flags::SACK_PERM; 2],
                 [tcp_flags::BE_LIBERAL | tcp_flags::WINDOW_SCALE; 2],
@@ -598,5 +601,70 @@ fn settings_are_those_of_the_namespace() {
         assert!(vnfpool_conntrack::tcp_is_strict().unwrap());
         set("netfilter/nf_conntrack_tcp_be_liberal", "1");
         assert!(!vnfpool_conntrack::tcp_is_strict().unwrap());
+    });
+}
+
+/// Goal: a connection whose time is fixed, by whom ever, ends at the standby when it ends at the
+/// active. Method: the time is fixed when the copy is there already; then what is fixed changes in
+/// something else; then it is another connection's entry, which packets prolong.
+#[test]
+fn a_copy_is_given_the_fixed_timeout_of_its_original() {
+    let gateway = Namespace::new("gw");
+    gateway.enter(|| {
+        let mut injector = Injector::open().unwrap();
+        let mut put = |entry: &Entry| {
+            injector.upsert(entry.clone(), false).unwrap();
+            let failures = injector.flush().unwrap();
+            assert!(failures.is_empty(), "{failures:?}");
+            dump_all(Family::All).unwrap().remove(0)
+        };
+        let plain = entry(false, protocol::TCP, 1);
+        put(&plain);
+        let mut fixed = Entry {
+            timeout_s: 4000,
+            ..plain.clone()
+        };
+        fixed.status.0 |= Status::FIXED_TIMEOUT;
+        let found = put(&fixed);
+        assert_same(&found, &fixed, "fixed");
+        assert!(found.status.has(Status::FIXED_TIMEOUT));
+        fixed.mark = 9;
+        let found = put(&fixed);
+        assert_same(&found, &fixed, "changed");
+        assert!(found.status.has(Status::FIXED_TIMEOUT));
+        let found = put(&plain);
+        assert_same(&found, &plain, "no longer fixed");
+        assert!(!found.status.has(Status::FIXED_TIMEOUT));
+        // Only the last was beyond an update.
+        assert_eq!(
+            (injector.stats().updated, injector.stats().replaced),
+            (2, 1)
+        );
+    });
+}
+
+/// Goal: the least time of copies is not for those that nothing prolongs.
+#[test]
+fn a_fixed_timeout_is_never_made_longer() {
+    let gateway = Namespace::new("gw");
+    gateway.enter(|| {
+        let mut injector = Injector::open().unwrap();
+        let mut created = entry(false, protocol::UDP, 1);
+        created.timeout_s = 30;
+        let mut updated = created.clone();
+        updated.key.original.layer4 = layer4(protocol::UDP, 2);
+        updated.reply = updated.key.original.inverse();
+        injector.upsert(updated.clone(), true).unwrap();
+        injector.flush().unwrap();
+        for (entry, is_new) in [(&mut created, true), (&mut updated, false)] {
+            entry.status.0 |= Status::FIXED_TIMEOUT;
+            injector.upsert(entry.clone(), is_new).unwrap();
+        }
+        assert!(injector.flush().unwrap().is_empty());
+        let table = dump_all(Family::All).unwrap();
+        for entry in [&created, &updated] {
+            let found = find(&table, &entry.key).unwrap();
+            assert!((25..=30).contains(&found.timeout_s), "{found:?}");
+        }
     });
 }

@@ -9,6 +9,8 @@ mod events;
 #[cfg(test)]
 mod expectation;
 #[cfg(test)]
+mod handshake;
+#[cfg(test)]
 mod inject;
 #[cfg(test)]
 mod limits;
