@@ -5,11 +5,13 @@ use std::time::Duration;
 
 use vnfpool_model::Time;
 
-/// Entries whose way to the successor is timed during a downgrade. More that are on their way at a
+/// Entries and questions whose way to the successor is timed during a downgrade. More that are on their way at a
 /// time say that it is not prompt.
 const PROBES_MAX: usize = 1024;
 /// An acknowledgement is prompt within this part of [`Limits::wait_max`].
 const PROMPT_PART: u32 = 4;
+/// A successor of which no packet asks anything is asked each of these parts of [`Limits::calm`].
+const ASK_PART: u32 = 4;
 
 /// How long packets wait, and how many.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,6 +58,12 @@ pub enum Input<K> {
         /// Its entry's number in the stream, which never falls while there is a successor.
         sequence: u64,
     },
+    /// What [`Effects::ask`] asked for went into the stream as `sequence`, a number as of
+    /// [`Input::Sent`].
+    Asked {
+        /// The question's number in the stream.
+        sequence: u64,
+    },
     /// The successor's kernel holds everything up to this number of the stream, which the stream's
     /// machine has checked.
     Acknowledged(u64),
@@ -83,6 +91,8 @@ pub enum Input<K> {
 pub struct Effects {
     /// Send the entries of these packets, in this order, and answer with [`Input::Sent`].
     pub send: Vec<u32>,
+    /// Ask the successor to acknowledge what it has, and answer with [`Input::Asked`].
+    pub ask: bool,
     /// Release all packets up to this number.
     pub release_through: Option<u32>,
     /// Tell of these.
@@ -203,7 +213,9 @@ struct Downgrade {
     unheld: u64,
     /// Since when every acknowledgement has been prompt; none before the first.
     calm_since: Option<Time>,
-    /// Entries on their way: number in the stream, and since when.
+    /// When the successor is asked, if nothing is on its way there.
+    ask_at: Time,
+    /// Entries and questions on their way: number in the stream, and since when.
     probes: VecDeque<(u64, Time)>,
 }
 
@@ -228,6 +240,11 @@ impl<K: Ord + Clone> Commitment<K> {
         match input {
             Input::Held(packet) => self.hold(now, packet, effects),
             Input::Sent { id, sequence } => self.note_sent(now, id, sequence),
+            Input::Asked { sequence } => {
+                if let Some(downgrade) = &mut self.downgrade {
+                    downgrade.probe(now, sequence);
+                }
+            }
             Input::Acknowledged(sequence) => {
                 self.acknowledged = self.acknowledged.max(sequence);
                 if let Some(downgrade) = &mut self.downgrade {
@@ -250,7 +267,12 @@ impl<K: Ord + Clone> Commitment<K> {
     #[must_use]
     pub fn deadline(&self) -> Option<Time> {
         match &self.downgrade {
-            Some(downgrade) => Some(downgrade.calm_since?.after(self.limits.calm)),
+            Some(downgrade) => {
+                let calm = downgrade.calm_since.map(|at| at.after(self.limits.calm));
+                let asks = self.has_successor && downgrade.probes.is_empty();
+                let ask = asks.then_some(downgrade.ask_at);
+                calm.into_iter().chain(ask).min()
+            }
             None => Some(self.waiting.front()?.since.after(self.limits.wait_max)),
         }
     }
@@ -388,6 +410,15 @@ impl<K: Ord + Clone> Commitment<K> {
         {
             self.end_downgrade(now, effects);
         }
+        // Without a packet nobody else would find out that it is prompt again.
+        if let Some(downgrade) = &mut self.downgrade
+            && self.has_successor
+            && downgrade.probes.is_empty()
+            && downgrade.ask_at <= now
+        {
+            downgrade.ask_at = now.after(self.limits.calm / ASK_PART);
+            effects.ask = true;
+        }
     }
 
     /// Begins a downgrade, or gives the one that there is a reason that does not end by itself.
@@ -435,6 +466,7 @@ impl Downgrade {
             since,
             unheld: 0,
             calm_since: None,
+            ask_at: since,
             probes: VecDeque::new(),
         }
     }

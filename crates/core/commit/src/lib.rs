@@ -9,7 +9,8 @@
 //!        \________________ waits longer than `wait_max` ________________/
 //!                                  |
 //!                     declared downgrade: release everything, hold nothing,
-//!                     until the successor has been prompt for `calm`
+//!                     until the successor has been prompt for `calm`,
+//!                     of which it is asked where no packet does
 //! ```
 //!
 //! A downgrade has a reason, is told when it begins and when it ends, and counts the packets that

@@ -111,15 +111,17 @@ fn a_slow_successor_is_a_downgrade_that_ends_when_it_has_been_prompt_for_a_secon
         (passing.release_through, &passing.send[..]),
         (Some(2), &[2][..])
     );
-    told.hear(136, Input::Acknowledged(2));
-    assert_eq!(told.machine.deadline(), None);
+    assert!(told.hear(136, Input::Acknowledged(2)).ask);
+    assert_eq!(told.machine.deadline(), Some(at_ms(386)));
     told.packet(200, 3);
+    assert_eq!(told.machine.deadline(), None);
     told.hear(202, Input::Acknowledged(3));
+    told.packet(300, 31);
     assert_eq!(told.machine.deadline(), Some(at_ms(1202)));
+    told.hear(301, Input::Acknowledged(31));
     // Late again: the second begins anew.
     told.packet(1000, 4);
     told.hear(1006, Input::Acknowledged(4));
-    assert_eq!(told.machine.deadline(), None);
     told.packet(1100, 5);
     told.hear(1105, Input::Acknowledged(5));
     assert_eq!(told.hear(2104, Input::Tick).events, []);
@@ -130,10 +132,44 @@ fn a_slow_successor_is_a_downgrade_that_ends_when_it_has_been_prompt_for_a_secon
         [Event::DowngradeEnded {
             reason,
             lasted,
-            unheld: 5
+            unheld: 6
         }]
     );
     assert_eq!(told.packet(2106, 6).release_through, None);
+}
+
+/// Goal: a downgrade ends by itself where no packet comes any more, and not while the successor does
+/// not answer.
+#[test]
+fn without_packets_the_successor_is_asked() {
+    let mut told = Told::new();
+    told.packet(100, 1);
+    told.hear(120, Input::Tick);
+    assert_eq!(told.machine.deadline(), None, "the packet's entry says it");
+    assert!(told.hear(150, Input::Acknowledged(1)).ask);
+    let mut sequence = 10;
+    let mut ask = |told: &mut Told, now_ms| {
+        sequence += 1;
+        told.hear(now_ms, Input::Asked { sequence });
+        sequence
+    };
+    // A late answer: it goes on asking.
+    let first = ask(&mut told, 150);
+    assert!(!told.hear(500, Input::Tick).ask, "one at a time");
+    assert!(told.hear(800, Input::Acknowledged(first)).ask);
+    // Prompt ones: it asks four times a second, until a second of them is over.
+    let mut asked = ask(&mut told, 800);
+    for now_ms in [801, 1_051, 1_301, 1_551] {
+        let answered = told.hear(now_ms, Input::Acknowledged(asked));
+        assert_eq!(answered, Effects::default());
+        let due_ms = now_ms + 249;
+        assert_eq!(told.machine.deadline(), Some(at_ms(due_ms)));
+        assert!(told.hear(due_ms, Input::Tick).ask);
+        asked = ask(&mut told, due_ms);
+    }
+    let ended = told.hear(1_801, Input::Acknowledged(asked));
+    assert!(matches!(ended.events[..], [Event::DowngradeEnded { .. }]));
+    assert_eq!(told.machine.deadline(), None);
 }
 
 #[test]
@@ -248,6 +284,8 @@ struct History {
     answers: VecDeque<(Time, u64)>,
     acknowledged: u64,
     is_present: bool,
+    /// How long the successor takes to answer a question.
+    answer_after: Duration,
     events: Vec<Event>,
 }
 
@@ -268,6 +306,7 @@ impl History {
             answers: VecDeque::new(),
             acknowledged: 0,
             is_present: false,
+            answer_after: Duration::ZERO,
             events: Vec::new(),
         }
     }
@@ -302,6 +341,12 @@ impl History {
             self.packets[id as usize - 1].sequence = Some(sequence);
             self.hear(Input::Sent { id, sequence });
         }
+        if effects.ask {
+            self.sequence += 1;
+            let sequence = self.sequence;
+            self.answer(sequence);
+            self.hear(Input::Asked { sequence });
+        }
     }
 
     /// Whether the successor holds the packet's entry, or the packet needs none of its own: then a
@@ -319,6 +364,7 @@ impl History {
     }
 
     fn packet(&mut self, answer_after: Duration) {
+        self.answer_after = answer_after;
         let original = u32::try_from(self.number(30)).unwrap();
         // Some connections get the translation of another.
         let reply = original - original % 2 * u32::try_from(self.number(2)).unwrap();
@@ -330,10 +376,15 @@ impl History {
         let id = u32::try_from(self.packets.len()).unwrap();
         self.hear(held(id, original, reply));
         if self.is_present {
-            let not_before = self.answers.back().map_or(Time::ZERO, |answer| answer.0);
-            let arrives = self.now.after(answer_after).max(not_before);
-            self.answers.push_back((arrives, self.sequence));
+            self.answer(self.sequence);
         }
+    }
+
+    /// The successor will acknowledge everything up to `sequence`, after what it has to before.
+    fn answer(&mut self, sequence: u64) {
+        let not_before = self.answers.back().map_or(Time::ZERO, |answer| answer.0);
+        let arrives = self.now.after(self.answer_after).max(not_before);
+        self.answers.push_back((arrives, sequence));
     }
 
     /// Lets time pass, with everything that is due on the way.
@@ -409,10 +460,13 @@ impl History {
             }
             self.check();
         }
-        // All is well again.
+        // All is well again, and known to be so before a packet comes.
         if !self.is_present {
             self.switch_successor();
         }
+        self.answer_after = Duration::from_micros(200);
+        self.pass(Duration::from_secs(2));
+        assert_eq!(self.machine.status().downgrade, None);
         for _ in 0..200 {
             self.packet(Duration::from_micros(200));
             self.pass(Duration::from_millis(10));

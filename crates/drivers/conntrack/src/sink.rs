@@ -1,10 +1,12 @@
 //! The standby's side: the stream's operations, carried out in the kernel.
 
+use std::os::fd::{AsFd as _, BorrowedFd};
+
 use bytes::{Bytes, BytesMut};
 use vnfpool_statesync::{Item, ReceiverAction, ReceiverInput, Ticket};
 
 use crate::codec::{self, DecodeError};
-use crate::dump::{Dump, DumpProgress, Family};
+use crate::dump::DumpAhead;
 use crate::entry::ProtocolState;
 use crate::expectation::codec as expectations;
 use crate::expectation::{
@@ -54,7 +56,7 @@ const EARLY_MAX: usize = 1_024;
 pub struct Sink {
     injector: Injector,
     scope: Scope,
-    sweep: Option<(u16, Dump)>,
+    sweep: Option<(u16, DumpAhead)>,
     expected: ExpectationInjector,
     /// Expectations, which come after their masters: with the flush.
     early: Vec<(Bytes, Expectation)>,
@@ -173,37 +175,31 @@ impl Sink {
     /// kernel; a reading under way is dropped.
     ///
     /// # Errors
-    /// As [`Sink::flush`] and [`Dump::start`].
+    /// As [`Sink::flush`] and [`crate::Dump::start`].
     pub fn start_sweep(&mut self, sweep: u16) -> Result<(), NetlinkError> {
         self.flush()?;
-        self.sweep = Some((sweep, Dump::start(Family::All)?));
+        self.sweep = Some((sweep, DumpAhead::start()?));
         Ok(())
     }
 
-    /// Reads the next part of the sweep under way; none without one.
+    /// The next part of the sweep under way; none without one, or if the kernel has not given it yet:
+    /// [`Sink::sweep_fd`] says when it has.
     ///
     /// # Errors
     /// [`NetlinkError`]: the sweep is over then, and the machine has to be told `ApplyFailed`.
     pub fn read_sweep(&mut self) -> Result<Option<ReceiverInput>, NetlinkError> {
-        let Some((sweep, mut dump)) = self.sweep.take() else {
+        let Some((sweep, dump)) = self.sweep.take() else {
             return Ok(None);
         };
-        let mut entries = Vec::new();
-        let progress = dump.next_chunk(&mut entries)?;
+        dump.silence().map_err(NetlinkError::Open)?;
+        let Some(chunk) = dump.take()? else {
+            self.sweep = Some((sweep, dump));
+            return Ok(None);
+        };
+        let (mut entries, is_last) = (chunk.entries, chunk.is_last);
+        self.sweep = Some((sweep, dump)).filter(|_| !is_last);
         // After what is judged was read: what is here by now includes the addresses of all of it.
         self.scope.look()?;
-        let is_last = match progress {
-            DumpProgress::Done if !dump.interrupted() => true,
-            // The kernel says that it left entries out: all over again, in the same sweep.
-            DumpProgress::Done => {
-                self.sweep = Some((sweep, Dump::start(Family::All)?));
-                false
-            }
-            DumpProgress::More => {
-                self.sweep = Some((sweep, dump));
-                false
-            }
-        };
         entries.retain(|entry| self.scope.covers(entry));
         let items = entries
             .iter()
@@ -225,6 +221,12 @@ impl Sink {
     #[must_use]
     pub const fn sweeps(&self) -> bool {
         self.sweep.is_some()
+    }
+
+    /// Readable when [`Sink::read_sweep`] has something; none without a sweep.
+    #[must_use]
+    pub fn sweep_fd(&self) -> Option<BorrowedFd<'_>> {
+        self.sweep.as_ref().map(|(_, dump)| dump.as_fd())
     }
 
     /// Brings everything queued into the kernel. After it, all that was queued before may be

@@ -7,7 +7,7 @@ use bytes::BytesMut;
 use vnfpool_statesync::{Change, Item, SenderInput};
 
 use crate::codec;
-use crate::dump::{Dump, DumpProgress, Family, Fetcher};
+use crate::dump::{Chunk, DumpAhead, Fetcher};
 use crate::event::{Event, EventSource, ReadOutcome};
 use crate::expectation::codec as expectations;
 use crate::expectation::{
@@ -44,7 +44,7 @@ pub struct Source {
 struct Scan {
     generation: u32,
     /// None when it is through, and the children and expectations are left.
-    dump: Option<Dump>,
+    dump: Option<DumpAhead>,
     /// Connections with a master, which is to come first; read again then.
     children: Vec<Key>,
 }
@@ -97,6 +97,9 @@ impl Source {
     /// # Errors
     /// [`NetlinkError`]: open another source and begin the stream anew.
     pub fn read(&mut self, out: &mut Vec<SenderInput>) -> Result<ReadOutcome, NetlinkError> {
+        if let Some(dump) = self.scan.as_ref().and_then(|scan| scan.dump.as_ref()) {
+            dump.silence().map_err(NetlinkError::Open)?;
+        }
         let outcome = self.events.read(&mut self.waiting)?;
         let mut waiting = std::mem::take(&mut self.waiting);
         if !waiting.is_empty() {
@@ -166,11 +169,13 @@ impl Source {
     /// Begins to read the whole table; a reading under way is dropped.
     ///
     /// # Errors
-    /// As [`Dump::start`].
+    /// As [`crate::Dump::start`].
     pub fn start_scan(&mut self, generation: u32) -> Result<(), NetlinkError> {
+        let dump = DumpAhead::start()?;
+        self.wakeup.watch(dump.as_fd())?;
         self.scan = Some(Scan {
             generation,
-            dump: Some(Dump::start(Family::All)?),
+            dump: Some(dump),
             children: Vec::new(),
         });
         Ok(())
@@ -181,17 +186,24 @@ impl Source {
         self.scan = None;
     }
 
-    /// Reads the next chunk of the table, or nothing when no reading is under way.
+    /// The next chunk of the table, or nothing when no reading is under way or the kernel has not
+    /// given it yet. When it has, the source is readable.
     ///
     /// # Errors
-    /// As [`Dump::next_chunk`]: the reading is over then, start another one.
+    /// [`NetlinkError`]: the reading is over then, start another one.
     pub fn read_chunk(&mut self) -> Result<Option<SenderInput>, NetlinkError> {
         let Some(mut scan) = self.scan.take() else {
             return Ok(None);
         };
         let generation = scan.generation;
-        let (items, is_last) = match scan.dump.take() {
-            Some(dump) => (self.read_table(&mut scan, dump)?, false),
+        let (items, is_last) = match &scan.dump {
+            Some(dump) => match dump.take()? {
+                Some(chunk) => (self.read_table(&mut scan, chunk)?, false),
+                None => {
+                    self.scan = Some(scan);
+                    return Ok(None);
+                }
+            },
             None if scan.children.is_empty() => (self.read_expected()?, true),
             None => (self.read_children(&mut scan)?, false),
         };
@@ -203,23 +215,17 @@ impl Source {
         }))
     }
 
-    fn read_table(&mut self, scan: &mut Scan, mut dump: Dump) -> Result<Vec<Item>, NetlinkError> {
-        let mut entries = Vec::new();
-        let progress = dump.next_chunk(&mut entries)?;
+    fn read_table(&mut self, scan: &mut Scan, chunk: Chunk) -> Result<Vec<Item>, NetlinkError> {
+        let mut entries = chunk.entries;
         self.scope.look()?;
         entries.retain(|entry| self.scope.covers(entry));
-        scan.dump = match progress {
-            DumpProgress::More => Some(dump),
-            // The kernel says that it left entries out: all over again, in the same scan.
-            DumpProgress::Done if dump.interrupted() => {
-                scan.children.clear();
-                Some(Dump::start(Family::All)?)
-            }
-            DumpProgress::Done => {
-                self.malformed += dump.malformed();
-                None
-            }
-        };
+        if chunk.begins_again {
+            scan.children.clear();
+        }
+        if chunk.is_last {
+            self.malformed += chunk.malformed;
+            scan.dump = None;
+        }
         let (children, others): (Vec<_>, Vec<_>) = entries
             .into_iter()
             .partition(|entry| entry.master.is_some());

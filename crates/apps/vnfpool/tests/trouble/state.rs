@@ -125,6 +125,33 @@ fn a_downgrade_of_commit_shows_and_goes_by_itself() {
     site.ends_well();
 }
 
+/// Goal: a downgrade ends by itself also where no connection begins any more. Method: one connection
+/// while the standby's agent stands still.
+#[test]
+fn a_downgrade_of_commit_goes_without_traffic() {
+    let site = serving("connections = \"commit\"\ncommit_wait_ms = 50");
+    wait("the level commit", || {
+        let class = conntrack(&site)?;
+        (class["level"] == "commit" && class["in_sync"] == true).then_some(())
+    });
+    pause(&site, Gw2, || {
+        let client = site.lab.namespace("client").unwrap();
+        client
+            .run(|| {
+                let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+                Ok(socket.send_to(b"first", SocketAddr::new(SERVER_V4, UNANSWERED))?)
+            })
+            .unwrap();
+        std::thread::sleep(Duration::from_millis(200));
+    });
+    wait("the end of the downgrade", || {
+        let class = conntrack(&site)?;
+        let is_over = class["downgrade"].is_null() && class["level"] == "commit";
+        (is_over && class["downgrades"].as_u64()? == 1).then_some(())
+    });
+    site.ends_well();
+}
+
 struct SetAtEnd<'a>(&'a AtomicBool);
 
 impl Drop for SetAtEnd<'_> {

@@ -14,15 +14,27 @@ pub(crate) fn told(namespace: &Namespace) -> Items {
     let mut told = Vec::new();
     namespace.enter(|| {
         let mut source = Source::open(Scope::default(), 1 << 20).unwrap();
-        source.start_scan(1).unwrap();
-        while let Some(chunk) = source.read_chunk().unwrap() {
-            let SenderInput::ScanChunk { items, .. } = chunk else {
-                panic!("unexpected {chunk:?}");
-            };
-            told.extend(items);
-        }
+        scan(&mut source, |item| told.push(item));
     });
     by_key(told)
+}
+
+/// Reads the whole table of the thread's namespace, which is the source's.
+pub(crate) fn scan(source: &mut Source, mut take: impl FnMut(Item)) {
+    source.start_scan(1).unwrap();
+    loop {
+        let chunk = source.read_chunk().unwrap();
+        match chunk {
+            Some(SenderInput::ScanChunk { items, is_last, .. }) => {
+                items.into_iter().for_each(&mut take);
+                if is_last {
+                    return;
+                }
+            }
+            Some(other) => panic!("unexpected {other:?}"),
+            None => std::thread::yield_now(),
+        }
+    }
 }
 
 /// What a receiver would be told that the table of `namespace` holds.
@@ -34,14 +46,14 @@ pub(crate) fn held(namespace: &Namespace) -> Items {
 pub(crate) fn swept(sink: &mut Sink) -> Items {
     let mut held = Vec::new();
     sink.start_sweep(1).unwrap();
-    while let Some(input) = sink.read_sweep().unwrap() {
-        let ReceiverInput::SweepChunk {
-            sweep: 1, items, ..
-        } = input
-        else {
-            panic!("unexpected {input:?}");
-        };
-        held.extend(items);
+    while sink.sweeps() {
+        match sink.read_sweep().unwrap() {
+            Some(ReceiverInput::SweepChunk {
+                sweep: 1, items, ..
+            }) => held.extend(items),
+            Some(other) => panic!("unexpected {other:?}"),
+            None => std::thread::yield_now(),
+        }
     }
     by_key(held)
 }

@@ -18,7 +18,7 @@ use vnfpool_conntrack::{
 };
 use vnfpool_statesync::{Change, Item, SenderInput};
 
-use crate::alike::{held, told};
+use crate::alike::{held, scan, told};
 use crate::inject::entry;
 use crate::takeover::{Lab, PATIENCE, scope};
 use vnfpool_netns::Namespace;
@@ -214,15 +214,8 @@ impl Copier {
 
     /// The whole table instead of its changes; of the thread's namespace, which is the source's.
     fn scan(&mut self) {
-        self.source.start_scan(1).unwrap();
-        while let Some(chunk) = self.source.read_chunk().unwrap() {
-            let SenderInput::ScanChunk { items, .. } = chunk else {
-                panic!("unexpected {chunk:?}");
-            };
-            for item in items {
-                self.sink.put(&item, true).unwrap();
-            }
-        }
+        let sink = &mut self.sink;
+        scan(&mut self.source, |item| sink.put(&item, true).unwrap());
         self.flush();
     }
 

@@ -30,7 +30,8 @@ pub(crate) trait Source {
     /// Drops the reading under way.
     fn abort_scan(&mut self);
 
-    /// The next chunk of the reading; none without one.
+    /// The next chunk of the reading; none without one, or when it is not there yet: then
+    /// [`Source::as_fd`] is readable when it is.
     fn read_chunk(&mut self) -> anyhow::Result<Option<SenderInput>>;
 
     /// Whether the standby has everything that was given before the barrier; if not, that will
@@ -94,11 +95,16 @@ pub(crate) trait Sink {
     /// Keys of entries that could not be written since the last call, and why.
     fn take_failures(&mut self) -> Vec<(Bytes, String)>;
 
-    /// The next part of the sweep under way; none without one.
+    /// The next part of the sweep under way; none without one, or when it is not there yet.
     fn read_sweep(&mut self) -> anyhow::Result<Option<ReceiverInput>>;
 
     /// Whether a sweep is under way.
     fn sweeps(&self) -> bool;
+
+    /// Readable when the next part of the sweep is there, where that takes a while.
+    fn sweep_fd(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
 }
 
 type OpenSource = dyn Fn(SlotId) -> anyhow::Result<Box<dyn Source>> + Send + Sync;
@@ -337,5 +343,9 @@ impl Sink for vnfpool_conntrack::Sink {
 
     fn sweeps(&self) -> bool {
         Self::sweeps(self)
+    }
+
+    fn sweep_fd(&self) -> Option<BorrowedFd<'_>> {
+        Self::sweep_fd(self)
     }
 }

@@ -101,7 +101,9 @@ impl Holding {
         }
         self.held = held;
         self.count()?;
+        self.handle(Input::Tick)?;
         self.send(out);
+        // What was sent may let packets go.
         self.handle(Input::Tick)
     }
 
@@ -170,9 +172,11 @@ impl Holding {
 
     fn send(&mut self, out: &mut Vec<SenderInput>) {
         let send = std::mem::take(&mut self.effects.send);
-        let Some(last) = send.last().copied() else {
+        let asks = std::mem::take(&mut self.effects.ask);
+        let last = send.last().copied();
+        if last.is_none() && !asks {
             return;
-        };
+        }
         self.barrier += 1;
         let (id, sequence) = (self.barrier, self.barrier);
         for id in send {
@@ -191,9 +195,15 @@ impl Holding {
             let sent = Input::Sent { id, sequence };
             self.machine.handle(now(), sent, &mut self.effects);
         }
-        let is_older =
-            |(packet, _): &mut (u32, Connection)| last.wrapping_sub(*packet).cast_signed() >= 0;
-        while self.unsent.pop_front_if(is_older).is_some() {}
+        if let Some(last) = last {
+            let is_older =
+                |(packet, _): &mut (u32, Connection)| last.wrapping_sub(*packet).cast_signed() >= 0;
+            while self.unsent.pop_front_if(is_older).is_some() {}
+        }
+        if asks {
+            let asked = Input::Asked { sequence };
+            self.machine.handle(now(), asked, &mut self.effects);
+        }
         out.push(SenderInput::Barrier { id });
     }
 

@@ -194,7 +194,8 @@ impl Thread {
             let all_sent = self.link.flush()?;
             *status.lock().unwrap_or_else(PoisonError::into_inner) =
                 (self.machine.status(), self.machine.watermark());
-            if received == Received::All && !self.sink.sweeps() {
+            let reads_on = self.sink.sweeps() && self.sink.sweep_fd().is_none();
+            if received == Received::All && !reads_on {
                 self.wait(all_sent, hello.is_none());
             }
         }
@@ -209,7 +210,8 @@ impl Thread {
             false => Interest::ReadOrWrite,
         };
         let wanted = listens.then(|| (self.link.as_fd(), of_link));
-        self.poller.wait_for(wanted.into_iter(), due.0);
+        let sweep = self.sink.sweep_fd().map(|fd| (fd, Interest::Read));
+        self.poller.wait_for(wanted.into_iter().chain(sweep), due.0);
     }
 
     /// Takes what has come, and what comes meanwhile, up to a limit.

@@ -1,5 +1,7 @@
 //! Reading the kernel's table: all of it in chunks, or one connection.
 
+mod ahead;
+
 use std::io;
 
 use crate::entry::Entry;
@@ -9,6 +11,8 @@ use crate::netlink::constants::{
 use crate::netlink::socket::{NetlinkError, Received, Socket};
 use crate::netlink::{build, parse};
 use crate::tuple::Key;
+
+pub(crate) use ahead::{Chunk, DumpAhead};
 
 const RECEIVE_BYTES: usize = 256 * 1024;
 const DUMP: &str = "dump the connection table";
