@@ -7,7 +7,8 @@ export PATH := $(HOME)/.cargo/bin:$(PATH)
 CARGO := cargo
 # Build exactly what Cargo.lock says; a change of it is a commit of its own.
 LOCKED := --locked
-VNFPOOL := target/release/vnfpool
+# Where cargo puts it.
+VNFPOOL := $(or $(CARGO_TARGET_DIR),target)/release/vnfpool
 
 # The parts of a target run one after the other, also under `make -j`.
 .NOTPARALLEL:
