@@ -7,7 +7,8 @@ export PATH := $(HOME)/.cargo/bin:$(PATH)
 CARGO := cargo
 # Build exactly what Cargo.lock says; a change of it is a commit of its own.
 LOCKED := --locked
-VNFPOOL := target/release/vnfpool
+# Where cargo puts it.
+VNFPOOL := $(or $(CARGO_TARGET_DIR),target)/release/vnfpool
 
 # The parts of a target run one after the other, also under `make -j`.
 .NOTPARALLEL:
@@ -63,7 +64,7 @@ bench: root setup-bench build ## Measure the figures beside keepalived's (root; 
 bench-state: root setup-bench build ## Measure state replication beside conntrackd's (root; half an hour; writes vnfpool-bench-state.md)
 	$(VNFPOOL) bench state
 
-matrix: root setup-bench build ## Every fault there is, beside keepalived (root; half an hour; writes vnfpool-matrix.html, .md)
+matrix: root setup-bench build ## Every fault there is, beside keepalived (root; about an hour; writes vnfpool-matrix.html, .md)
 	$(VNFPOOL) lab matrix --html --markdown
 
 clean-lab: root ## Remove what an interrupted demo, bench or test left behind

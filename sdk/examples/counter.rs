@@ -7,7 +7,9 @@ use vnfpool_sdk::{Class, Event, Function, Level, Role};
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let function = Function::new("counter", "1.0").class(Class::new("counts", Level::commit(), 1));
-    let (client, mut events) = vnfpool_sdk::connect("/run/vnfpool/sdk.sock", function).await?;
+    let socket = std::env::args().nth(1);
+    let socket = socket.unwrap_or_else(|| "/run/vnfpool/sdk.sock".to_owned());
+    let (client, mut events) = vnfpool_sdk::connect(socket, function).await?;
     while let Some(event) = events.next().await {
         match event {
             Event::Role(Role::Active(active)) => {

@@ -1,7 +1,14 @@
-"""Tries the Python client against the agent at the socket given; the Rust tests start it."""
+"""Tries the Python client against the agent at the socket given. The Rust tests start it: it says what it
+has done, and goes on when it is given a line, for which the agent has been looked at and changed."""
 import sys
 
-from vnfpool_sdk import COMMIT, Client, Refused
+from vnfpool_sdk import COMMIT, GONE, Client, Refused
+
+
+def done(what):
+    print(what, flush=True)
+    sys.stdin.readline()
+
 
 client = Client(sys.argv[1], "python", [("counts", COMMIT)])
 role = client.wait_active()
@@ -37,4 +44,28 @@ client.put(slot, 1, epoch, [(b"m", b"1", 0)])
 client.restored(slot, 1, epoch)
 assert client.commit(slot, 1) == {"held": False, "code": "alone"}
 assert client.wanted == set() and client.get(slot, 0, b"a") == b"1"
+
+# What was reported is there when a later question is answered.
+client.report(False, "no backend answers")
+client.get(slot, 0, b"a")
+done("unhealthy")
+client.report(True, load=3, capacity=4)
+client.get(slot, 0, b"a")
+done("loaded")
+
+# The slot goes, and what was asked for in it.
+client.wanted.add((slot, 1))
+while client.roles:
+    client.read()
+assert client.wanted == set()
+done("gone")
+
+# The agent has ended: who sends is told the same as who reads.
+for call in (lambda: client.report(True), client.read):
+    try:
+        call()
+    except ConnectionError as error:
+        assert str(error) == GONE, error
+    else:
+        raise AssertionError("the agent has ended")
 print("ok")

@@ -14,6 +14,7 @@ import struct
 
 NONE, EVENTUAL, BOUNDED, COMMIT = range(4)
 SPARE, STANDBY, ACTIVE = range(3)
+GONE = "the agent is gone: connect again with has_state=True, and put everything again"
 
 
 def varint(number):
@@ -91,7 +92,10 @@ class Client:
 
     def send(self, kind, fields):
         message = encode([(kind, fields)])
-        self.socket.sendall(struct.pack(">I", len(message)) + message)
+        try:
+            self.socket.sendall(struct.pack(">I", len(message)) + message)
+        except ConnectionError as error:
+            raise ConnectionError(GONE) from error
 
     def read(self):
         """The next message: its kind (a field number of Reply) and its fields."""
@@ -102,9 +106,12 @@ class Client:
                     message, self.buffer = self.buffer[4 : 4 + length], self.buffer[4 + length :]
                     ((kind, (data, *_)),) = decode(message).items()
                     return self.take(kind, decode(data))
-            more = self.socket.recv(65536)
+            try:
+                more = self.socket.recv(65536)
+            except ConnectionError as error:
+                raise ConnectionError(GONE) from error
             if not more:
-                raise ConnectionError("the agent is gone: connect again with has_state=True, and put everything again")
+                raise ConnectionError(GONE)
             self.buffer += more
 
     def take(self, kind, fields):
@@ -116,6 +123,10 @@ class Client:
             raise Refused(one(fields, 3, b"").decode(), one(fields, 4, b"").decode())
         elif kind == 11:
             self.wanted.add((one(fields, 1, 0), one(fields, 2, 0)))
+        elif kind == 12:
+            slot = one(fields, 1, 0)
+            self.roles.pop(slot, None)
+            self.wanted = {wanted for wanted in self.wanted if wanted[0] != slot}
         elif kind == 13:
             raise Refused(one(fields, 1, b"").decode(), one(fields, 2, b"").decode())
         return kind, fields
@@ -157,6 +168,11 @@ class Client:
             return {"held": False, "code": "refused"}
         fields = self.ask(4, 5, [(2, slot), (3, index)])
         return {"held": bool(one(fields, 2, 0)), "code": one(fields, 3, b"").decode()}
+
+    def report(self, healthy, reason="", load=0, capacity=0):
+        """How the function is; unhealthy is a fault of the element, which resigns. The load is in units of
+        the function's choice, of which it can carry `capacity`; 0 when it does not say."""
+        self.send(2, [(1, int(healthy)), (2, reason.encode()), (3, load), (4, capacity)])
 
     def restored(self, slot, index, epoch):
         """Everything that the agent wanted again is put."""

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
-use crate::report::{Summary, bench_page};
+use crate::report::{Summary, bench_page, check_writable};
 use crate::run::{Rival, RunOptions, Scheduling, lab_run};
 use crate::scenarios;
 use crate::signals;
@@ -64,6 +64,8 @@ pub fn bench(
     let mut summaries: Vec<Summary> = Vec::new();
     let mut failures: Vec<String> = Vec::new();
     let selected = selected(&options.scenarios)?;
+    crate::need_root("vnfpool bench")?;
+    check_writable(&options.report)?;
     announce_long(&selected, options.runs, progress)?;
     for (scenario, runs) in selected {
         for profile in [Profile::Default, Profile::Fast] {

@@ -36,7 +36,7 @@ mod vnfpool;
 
 use std::io::Write;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 
 pub use bench::{BenchOptions, bench};
 pub use demo::{DemoOptions, demo};
@@ -45,7 +45,7 @@ pub use gate_cost::{
     gate_cost,
 };
 pub use matrix::{MatrixOptions, matrix};
-pub use measure::{FamilyFigures, Figures};
+pub use measure::{Balanced, FamilyFigures, Figures};
 pub use namespaces::{
     Gateway, Lab, Namespace, SERVER_V4, SERVER_V6, Stale, TABLE, VIP_INSIDE_V4, VIP_INSIDE_V6,
     VIP_OUTSIDE_V4, VIP_OUTSIDE_V6, Watched,
@@ -77,6 +77,15 @@ pub fn lab_list(output: &mut dyn Write) -> Result<()> {
 /// When something cannot be removed.
 pub fn clean(output: &mut dyn Write) -> Result<()> {
     clean_stale(true, output)
+}
+
+/// Fails without root: otherwise the first thing that is not permitted would fail, and only it be named.
+pub(crate) fn need_root(command: &str) -> Result<()> {
+    ensure!(
+        rustix::process::geteuid().is_root(),
+        "the laboratory needs root, since it makes network namespaces; try: sudo {command}"
+    );
+    Ok(())
 }
 
 /// What every run does first: as [`clean`], but what was kept on purpose stays.

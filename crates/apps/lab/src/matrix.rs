@@ -57,6 +57,7 @@ pub fn matrix(
         bail!("--runs must be at least 1");
     }
     let selected = selected(options)?;
+    crate::need_root("vnfpool lab matrix")?;
     // Hours of measuring must not end at a file that nobody can write.
     let mut report = MatrixReport {
         runs: options.runs,

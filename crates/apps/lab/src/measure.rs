@@ -1,11 +1,15 @@
 //! From what probes and tap recorded to the figures of one fault. Pure functions.
 
+mod balanced;
+
 use serde::Serialize;
 
 use crate::clock::{Nanos, millis};
 use crate::namespaces::Gateway;
 use crate::observe::{QUESTION_INTERVAL, Sightings};
 use crate::traffic::{ConnectionLog, PROBE_INTERVAL, Probe, TrafficLog};
+pub use balanced::Balanced;
+pub(crate) use balanced::{Visits, balanced};
 
 /// A probe that comes back later than this is as good as lost to whoever waits for it.
 const ANSWER_LIMIT: Nanos = 1_000_000_000;

@@ -85,6 +85,7 @@ pub fn lab_run(
     if options.runs == 0 {
         bail!("--runs must be at least 1");
     }
+    crate::need_root(&format!("vnfpool lab run {}", options.scenario))?;
     let mut contenders = Vec::new();
     if options.own {
         contenders.push(Contender::Own(options.profile));

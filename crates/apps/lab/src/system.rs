@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 
+use crate::measure::Visits;
 use crate::namespaces::{Gateway, Lab, ProcessMark};
 use crate::observe::Observer;
 use crate::signals;
@@ -100,6 +101,11 @@ pub(crate) trait System {
 
     /// Waits until the pool has an active and a synchronised standby; returns the active.
     fn wait_ready(&mut self, scene: &Scene) -> Result<Gateway>;
+
+    /// Who has sent data to which backend, where the function is a load balancer.
+    fn visits(&self) -> Option<Visits> {
+        None
+    }
 
     /// Whether the system says that it leaves `gateway` out because it flapped; none where a system
     /// knows no such thing.

@@ -310,12 +310,56 @@ fn demonstrates(dir: &Path, vnf: &str) {
     for step in steps.iter().filter(is_step) {
         assert_eq!(step["problem"], Value::Null, "{step}");
     }
-    assert!(
-        std::fs::read_to_string(&report)
-            .unwrap()
-            .contains("</html>")
-    );
+    let page = std::fs::read_to_string(&report).unwrap();
+    assert!(page.contains("</html>"));
+    // What is seen of the load balancer, where there is one.
+    let is_balanced = vnf == "lb";
+    assert_eq!(page.contains("Two load balancers"), is_balanced);
+    let of_faults = steps.iter().filter(|step| step["title"].is_string());
+    for step in of_faults {
+        let balanced = &step["balanced"];
+        assert_eq!(
+            balanced["total"].as_u64(),
+            is_balanced.then_some(10),
+            "{step}"
+        );
+        assert_eq!(balanced["kept"], balanced["total"], "{step}");
+    }
     std::fs::remove_file(&report).unwrap();
+}
+
+/// Goal: who is not root is told so, and how to go on, before anything is built or measured. Method: in a
+/// user namespace without anybody in it nobody is root.
+#[test]
+fn the_laboratory_asks_for_root_first() {
+    for command in [
+        "demo",
+        "lab run kill",
+        "lab matrix",
+        "lab gate",
+        "bench",
+        "bench state",
+    ] {
+        let mut unprivileged = Command::new("unshare");
+        unprivileged.args(["--user", env!("CARGO_BIN_EXE_vnfpool")]);
+        let output = unprivileged.args(command.split(' ')).output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{command}");
+        let expected = format!(
+            "error: the laboratory needs root, since it makes network namespaces; try: sudo vnfpool \
+             {command}\n"
+        );
+        assert_eq!(text(&output.stderr), expected);
+    }
+}
+
+/// Goal: a report that cannot be written is found out at once, not after all that it would tell of.
+#[test]
+fn a_report_that_cannot_be_written_ends_the_demonstration_at_once() {
+    let output = demonstration(Path::new("/nonexistent/page.html"), "gateway").output();
+    let output = output.unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let expected = "error: the report cannot be written to /nonexistent/page.html: ";
+    assert!(text(&output.stderr).starts_with(expected), "{output:?}");
 }
 
 /// What a running laboratory has written down about itself.

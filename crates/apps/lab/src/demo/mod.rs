@@ -60,6 +60,10 @@ pub struct DemoOptions {
 /// When the laboratory cannot be built, the pool does not start, the run is interrupted, or the
 /// page cannot be written. What a fault does to the pool is a result, not an error.
 pub fn demo(options: &DemoOptions, output: &mut dyn Write) -> Result<bool> {
+    crate::need_root("vnfpool demo")?;
+    let path = options.report.clone();
+    let path = path.unwrap_or_else(|| PathBuf::from("vnfpool-demo.html"));
+    report::check_writable(&path)?;
     signals::catch_interrupts();
     let mut screen = Screen::new(output, options.json, STEPS.len() + 2);
     crate::clean_interrupted(&mut screen)?;
@@ -76,15 +80,11 @@ pub fn demo(options: &DemoOptions, output: &mut dyn Write) -> Result<bool> {
         scene.lab.keep()?;
     }
     let report = run?;
-    let path = options
-        .report
-        .clone()
-        .unwrap_or_else(|| PathBuf::from("vnfpool-demo.html"));
     std::fs::write(&path, report::page(&report))
         .with_context(|| format!("writing the report to {}", path.display()))?;
     screen.finish(&report, &path)?;
     if options.keep {
-        screen.note(&look_around(&scene.lab, system.name()))?;
+        screen.note(&look_around(&scene.lab, system.name(), options.vnf))?;
         // Its daemons go on; the laboratory's record lets `lab clean` end them.
         std::mem::forget(system);
     }
@@ -118,8 +118,16 @@ fn run_steps(
     let bulk = Bulk::start(client, server)?;
     traffic.wait_all_moved(clock::now(), TCP_LIMIT)?;
     screen.done();
+    if let Some(visits) = system.visits() {
+        let balanced = measure::balanced(None, &traffic.log(), &visits);
+        let (total, spread) = (balanced.total, balanced.spread());
+        screen.note(&format!(
+            "the load balancer has spread {total} connections over three backends: {spread}"
+        ))?;
+    }
     let mut report = DemoReport {
         system: format!("{} ({})", system.name(), system.profile()),
+        vnf,
         steps: Vec::new(),
         download: None,
         machine: machine(),
@@ -173,13 +181,18 @@ fn run_step(
         to,
     };
     screen.done();
+    let balanced = stage.system.visits();
+    let balanced = balanced.map(|visits| measure::balanced(Some(window), &log, &visits));
+    let has_gates = stage.system.name() == "vnfpool";
     Ok(StepReport {
         step: step.name().to_owned(),
         title,
         active_before: active,
         active_after: scene.sole_owner().ok(),
         figures: measure::figures(window, active, &log, &sightings),
+        balanced,
         problem: course.problem,
+        note: step.note().filter(|_| has_gates),
         timeline: report::timeline((from, course.fault, to), &course.marks, &log, &sightings),
     })
 }
@@ -236,7 +249,7 @@ fn machine() -> String {
     )
 }
 
-fn look_around(lab: &Lab, system: &str) -> String {
+fn look_around(lab: &Lab, system: &str, vnf: Vnf) -> String {
     let id = lab.id();
     let directory = lab.directory().display();
     let operate =
@@ -250,6 +263,11 @@ fn look_around(lab: &Lab, system: &str) -> String {
     if system == "vnfpool" {
         text.push_str(&format!(
             "  {operate} status\n  {operate} switchover edge\n"
+        ));
+    }
+    if vnf == Vnf::LoadBalancer {
+        text.push_str(&format!(
+            "  ls {directory}/gw?/sdk.sock    # where functions register (docs/sdk.md)\n"
         ));
     }
     text.push_str("remove it with: vnfpool lab clean");

@@ -108,11 +108,12 @@ impl<'a> Screen<'a> {
             })?;
         }
         self.line(&format!("report with pictures: {}", page.display()))?;
-        self.line(if report.passed() {
-            "passed: no connection lost, never two owners"
-        } else {
-            "FAILED: a connection was lost, two owners were seen, or the pool did not recover"
-        })
+        if !report.passed() {
+            return self.line(
+                "FAILED: a connection was lost, two owners were seen, or the pool did not recover",
+            );
+        }
+        self.line(&format!("passed: {}", report.shown()))
     }
 }
 

@@ -73,6 +73,18 @@ impl Step {
         }
     }
 
+    /// What is to be known to read its figures, where the gateways have gates.
+    pub(super) fn note(&self) -> Option<&'static str> {
+        match self.name() {
+            "kill" | "freeze" => Some(
+                "Why the outage is shorter than the takeover: the processes are gone, the kernel is \
+                 not. It goes on forwarding until the lease is over; then its gate closes, and the \
+                 other gateway's opens.",
+            ),
+            _ => None,
+        }
+    }
+
     /// Does it to the pool whose active is `active`.
     pub(super) fn inject(&self, stage: &mut Stage<'_>, active: Gateway) -> Result<Injection> {
         match self {

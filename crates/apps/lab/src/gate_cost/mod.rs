@@ -147,6 +147,7 @@ pub fn gate_cost(
 ) -> Result<bool> {
     signals::catch_interrupts();
     ensure!(options.pairs > 0, "--pairs must be at least 1");
+    crate::need_root("vnfpool lab gate")?;
     crate::clean_interrupted(progress)?;
     let row = Row::build(options.rules, gate.pins())?;
     let cost = measure(options, &row, gate, progress)?;

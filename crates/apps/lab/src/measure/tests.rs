@@ -21,6 +21,7 @@ fn probes(lost: impl Fn(Nanos) -> bool) -> Vec<Probe> {
 fn connection(arrivals: Vec<Nanos>) -> ConnectionLog {
     ConnectionLog {
         is_ipv6: false,
+        by_balancer: None,
         arrivals,
         ended: None,
     }

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use super::step::{DemoReport, StepReport};
 use super::svg;
+use crate::vnfpool::Vnf;
 
 pub(super) const STYLE: &str = include_str!("page.css");
 /// The close-up shows at least this much around the fault, in ms.
@@ -19,14 +20,15 @@ pub(crate) fn page(report: &DemoReport) -> String {
         "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\
          <title>vnfpool demo</title><style>{STYLE}</style></head><body><main>\
-         <h1>Two NAT gateways, one service</h1>\
+         <h1>{}</h1>\
          <p class=\"soft\">{}</p>",
+        report.title(),
         escape(&report.subtitle())
     );
     let (class, verdict) = if report.passed() {
-        ("good", "Passed: no connection lost, never two owners")
+        ("good", format!("Passed: {}", report.shown()))
     } else {
-        ("bad", "Failed: see the steps marked below")
+        ("bad", "Failed: see the steps marked below".to_owned())
     };
     let _infallible = write!(html, "<p class=\"verdict {class}\">{verdict}</p>");
     cards(&mut html, report);
@@ -37,11 +39,16 @@ pub(crate) fn page(report: &DemoReport) -> String {
     }
     let _infallible = write!(
         html,
-        "<footer><p>How it was measured: one UDP probe a millisecond from the client through the \
+        "<footer><p>How it was measured: {}one UDP probe a millisecond from the client through the \
          gateways' NAT to the server and back, for IPv4 and IPv6; TCP connections in which client \
          or server write each 20 ms; an ARP question for the virtual address each 5 ms. Owners are \
          told apart by the switch port that an answer or a forwarded packet came through. All \
          times are of one clock. {}</p></footer></main></body></html>",
+        match report.vnf {
+            Vnf::Gateway => "",
+            Vnf::LoadBalancer =>
+                "each backend of the load balancer notes which connections it gets data of; ",
+        },
         escape(&report.machine)
     );
     html
@@ -49,35 +56,47 @@ pub(crate) fn page(report: &DemoReport) -> String {
 
 fn cards(html: &mut String, report: &DemoReport) {
     let alive = report.connections_alive();
-    let cards = [
+    let mut cards = vec![
         (
             format!("{:.0} ms", report.longest_outage_ms()),
-            "longest outage of all steps",
+            "longest outage of all steps".to_owned(),
             true,
         ),
         (
             format!("{} of {}", alive, report.connections_total()),
-            "TCP connections alive at the end",
+            "TCP connections alive at the end".to_owned(),
             alive == report.connections_total(),
         ),
         (
             format!("{} ms", report.two_owners_ms()),
-            "with two owners of the virtual address",
+            "with two owners of the virtual address".to_owned(),
             report.two_owners_ms() == 0,
         ),
         match &report.download {
             Some(download) => (
                 format!("{} MB", download.bytes / 1_000_000),
                 if download.intact {
-                    "downloaded through all of it, checksum right"
+                    "downloaded through all of it, checksum right".to_owned()
                 } else {
-                    "downloaded, then it broke"
+                    "downloaded, then it broke".to_owned()
                 },
                 download.intact,
             ),
-            None => ("none".to_owned(), "download did not run", false),
+            None => ("none".to_owned(), "download did not run".to_owned(), false),
         },
     ];
+    if let Some(balanced) = report.balanced() {
+        let card = (
+            format!("{} of {}", balanced.kept, balanced.total),
+            format!(
+                "of them through the load balancer, still at their backend ({} at the three)",
+                balanced.spread()
+            ),
+            balanced.is_kept(),
+        );
+        // Beside all connections.
+        cards.insert(2, card);
+    }
     html.push_str("<div class=\"cards\">");
     for (value, text, is_good) in cards {
         let class = if is_good { "" } else { " class=\"bad\"" };
@@ -162,6 +181,9 @@ fn section(html: &mut String, number: usize, step: &StepReport) {
         svg::panel(timeline, (CLOSE_UP.0, end), 480.0, "close-up")
     );
     html.push_str("</div>");
+    if let Some(note) = step.note {
+        let _infallible = write!(html, "<p class=\"soft\">{}</p>", escape(note));
+    }
     if let Some(problem) = &step.problem {
         let _infallible = write!(html, "<p class=\"bad\">{}</p>", escape(problem));
     }

@@ -3,9 +3,10 @@
 use serde::Serialize;
 
 use super::timeline::Timeline;
-use crate::measure::Figures;
+use crate::measure::{Balanced, Figures};
 use crate::namespaces::Gateway;
 use crate::traffic::Download;
+use crate::vnfpool::Vnf;
 
 /// One step of the demonstration.
 #[derive(Debug, Clone, Serialize)]
@@ -21,18 +22,25 @@ pub struct StepReport {
     /// What it did to the traffic.
     #[serde(flatten)]
     pub figures: Figures,
+    /// What became of the connections through the load balancer, where the function is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub balanced: Option<Balanced>,
     /// What went wrong beside the figures: the pool did not get ready again, for example.
     pub problem: Option<String>,
+    /// What is to be known to read the figures.
+    #[serde(skip)]
+    pub(crate) note: Option<&'static str>,
     #[serde(skip)]
     pub(crate) timeline: Timeline,
 }
 
 impl StepReport {
-    /// No connection lost, never two owners, the pool ready again.
+    /// No connection lost or moved to another backend, never two owners, the pool ready again.
     pub fn passed(&self) -> bool {
         self.tcp_alive() == self.tcp_total()
             && self.figures.two_owners_ms == 0
             && self.figures.stale_frames == 0
+            && self.balanced.as_ref().is_none_or(Balanced::is_kept)
             && self.problem.is_none()
     }
 
@@ -78,6 +86,10 @@ impl StepReport {
             self.tcp_total(),
             self.figures.two_owners_ms
         );
+        if let Some(balanced) = &self.balanced {
+            let Balanced { kept, total, .. } = balanced;
+            facts.push_str(&format!(" · {kept} of {total} still with their backend"));
+        }
         if self.figures.stale_frames > 0 {
             facts.push_str(&format!(" · {} stale frames", self.figures.stale_frames));
         }
@@ -90,6 +102,8 @@ impl StepReport {
 pub struct DemoReport {
     /// Who was shown, and with which settings.
     pub system: String,
+    /// What its pool does.
+    pub vnf: Vnf,
     /// The steps, as far as they went.
     pub steps: Vec<StepReport>,
     /// The download that ran through all steps, when they all ran.
@@ -109,12 +123,41 @@ impl DemoReport {
                 .is_some_and(|download| download.intact)
     }
 
+    pub(crate) const fn title(&self) -> &'static str {
+        match self.vnf {
+            Vnf::Gateway => "Two NAT gateways, one service",
+            Vnf::LoadBalancer => "Two load balancers, one service",
+        }
+    }
+
     pub(crate) fn subtitle(&self) -> String {
+        let way = match self.vnf {
+            Vnf::Gateway => "the kernel's NAT",
+            Vnf::LoadBalancer => {
+                "a load balancer in user space, whose table the agents replicate, and through the \
+                 kernel's NAT beside it,"
+            }
+        };
         format!(
-            "{}: real traffic through the kernel's NAT while the active gateway is killed, \
-             frozen, cut off. Measured from outside.",
+            "{}: real traffic through {way} while the active gateway is killed, frozen, cut off. \
+             Measured from outside.",
             self.system
         )
+    }
+
+    /// What a demonstration that passed has shown.
+    pub(crate) const fn shown(&self) -> &'static str {
+        match self.vnf {
+            Vnf::Gateway => "no connection lost, never two owners",
+            Vnf::LoadBalancer => {
+                "no connection lost, each still with its backend, never two owners"
+            }
+        }
+    }
+
+    /// What became of the connections through the load balancer in the end.
+    pub(crate) fn balanced(&self) -> Option<&Balanced> {
+        self.steps.last()?.balanced.as_ref()
     }
 
     pub(crate) fn longest_outage_ms(&self) -> f64 {

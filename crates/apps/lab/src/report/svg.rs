@@ -6,9 +6,13 @@ use super::timeline::{Timeline, flow_bin_ms};
 
 const LEFT: f64 = 58.0;
 const RIGHT: f64 = 24.0;
-const TOP: f64 = 26.0;
+const TOP: f64 = 39.0;
 const ROW: f64 = 20.0;
 const GAP: f64 = 8.0;
+/// Where labels of marks stand, from below: those that are close to each other one above the other.
+const LABELS: [f64; 2] = [30.0, 17.0];
+/// What a letter of them takes at most.
+const LETTER: f64 = 6.6;
 const ROWS: [&str; 5] = ["UDP v4", "UDP v6", "gw1", "gw2", "TCP"];
 
 /// Draws `timeline` between `range` (ms from the fault), `width` units wide.
@@ -107,22 +111,91 @@ impl Panel {
 
     fn marks(&self, svg: &mut String, marks: &[(f64, String)]) {
         let bottom = row_top(4) + ROW;
-        for (at, text) in marks {
-            if *at < self.range.0 || *at > self.range.1 {
-                continue;
-            }
-            let x = self.x(*at);
-            let is_right = x > self.width * 0.75;
-            let (anchor, shift) = if is_right {
-                ("end", -4.0)
-            } else {
-                ("start", 4.0)
+        for Label { x, y, side, text } in self.labels(marks) {
+            let (anchor, shift) = match side {
+                Side::Right => ("start", 4.0),
+                Side::Left => ("end", -4.0),
             };
             let _infallible = write!(
                 svg,
-                r#"<line class="mark" x1="{x:.1}" x2="{x:.1}" y1="8" y2="{bottom}"/><text class="mark" x="{:.1}" y="17" text-anchor="{anchor}">{text}</text>"#,
+                r#"<line class="mark" x1="{x:.1}" x2="{x:.1}" y1="{:.1}" y2="{bottom}"/><text class="mark" x="{:.1}" y="{y}" text-anchor="{anchor}">{text}</text>"#,
+                y - 9.0,
                 x + shift
             );
+        }
+    }
+
+    /// The labels of the marks in range, none over another one or over the line of another one.
+    fn labels<'t>(&self, marks: &'t [(f64, String)]) -> Vec<Label<'t>> {
+        let (from, to) = self.range;
+        let in_range = marks.iter().filter(|(at, _)| (from..=to).contains(at));
+        let mut labels: Vec<Label<'t>> = in_range
+            .map(|(at, text)| Label::new(self.x(*at), self.width, text))
+            .collect();
+        // Outwards, so that the line of the one that stands higher is not in the way of the lower one.
+        labels.sort_by(|a, b| a.outwards().total_cmp(&b.outwards()));
+        for index in 0..labels.len() {
+            let (before, rest) = labels.split_at_mut(index);
+            let label = &mut rest[0];
+            let is_free = |y: &f64| {
+                before
+                    .iter()
+                    .all(|other| other.y != *y || !other.meets(label))
+            };
+            // A third one at the same place would stand over the second.
+            let free = LABELS.into_iter().find(is_free);
+            label.y = free.unwrap_or(LABELS[1]);
+        }
+        labels
+    }
+}
+
+/// The label of a mark.
+struct Label<'t> {
+    /// Of the mark.
+    x: f64,
+    y: f64,
+    side: Side,
+    text: &'t str,
+}
+
+/// On which side of its mark a label stands.
+#[derive(Clone, Copy, PartialEq)]
+enum Side {
+    Left,
+    Right,
+}
+
+impl<'t> Label<'t> {
+    fn new(x: f64, width: f64, text: &'t str) -> Self {
+        let side = if x > width * 0.75 {
+            Side::Left
+        } else {
+            Side::Right
+        };
+        let [y, _] = LABELS;
+        Self { x, y, side, text }
+    }
+
+    /// From the mark on, away from where its label stands.
+    fn outwards(&self) -> f64 {
+        match self.side {
+            Side::Left => self.x,
+            Side::Right => -self.x,
+        }
+    }
+
+    fn meets(&self, other: &Self) -> bool {
+        let ((from, to), (other_from, other_to)) = (self.extent(), other.extent());
+        from < other_to && other_from < to
+    }
+
+    /// From where to where it goes, its mark included.
+    fn extent(&self) -> (f64, f64) {
+        let letters: f64 = self.text.chars().map(|_| LETTER).sum();
+        match self.side {
+            Side::Left => (self.x - 4.0 - letters, self.x),
+            Side::Right => (self.x, self.x + 4.0 + letters),
         }
     }
 }
@@ -169,5 +242,30 @@ mod tests {
         let whole = panel(&timeline, timeline.range, 400.0, "whole");
         assert_eq!(whole.matches(r#"class="lost""#).count(), 2);
         assert!(whole.contains("healed"));
+    }
+
+    /// Goal: labels that are close stand on two heights, and one that is alone stands where it did.
+    #[test]
+    fn close_labels_do_not_overprint() {
+        let heights = |marks: [(f64, &str); 3]| {
+            let marks = marks.map(|(at, text)| (at, text.to_owned()));
+            let panel = Panel {
+                range: (0.0, 1000.0),
+                width: 720.0,
+            };
+            let labels = panel.labels(&marks);
+            let y_of = |(_, text): &(f64, String)| {
+                let found = labels.iter().find(|label| label.text == text);
+                found.map(|label| label.y)
+            };
+            [y_of(&marks[0]), y_of(&marks[1]), y_of(&marks[2])]
+        };
+        let [low, high] = LABELS.map(Some);
+        let at_the_end = [(100.0, "SIGSTOP"), (900.0, "healed"), (910.0, "ready")];
+        assert_eq!(heights(at_the_end), [low, low, high]);
+        let before = [(100.0, "SIGSTOP"), (400.0, "healed"), (410.0, "ready")];
+        assert_eq!(heights(before), [low, high, low]);
+        let apart = [(100.0, "SIGSTOP"), (400.0, "healed"), (900.0, "ready")];
+        assert_eq!(heights(apart), [low, low, low]);
     }
 }

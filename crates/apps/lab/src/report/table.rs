@@ -64,10 +64,14 @@ fn two(spread: Option<Spread>) -> String {
     )
 }
 
+/// Where the table of a load balancer says how many connections are with their backend.
+const BALANCED_COLUMN: usize = 6;
+
 /// One row per step of the demonstration.
 pub(crate) fn demo_table(steps: &[StepReport]) -> String {
+    let is_balanced = steps.iter().any(|step| step.balanced.is_some());
     let mut table = Table::new();
-    table.load_style(UTF8_FULL_CONDENSED).set_header([
+    let mut header = vec![
         "",
         "step",
         "outage ms\nv4, v6",
@@ -76,10 +80,14 @@ pub(crate) fn demo_table(steps: &[StepReport]) -> String {
         "TCP alive\nv4, v6",
         "two owners\nms",
         "no owner\nms",
-    ]);
+    ];
+    if is_balanced {
+        header.insert(BALANCED_COLUMN, "with their\nbackend");
+    }
+    table.load_style(UTF8_FULL_CONDENSED).set_header(header);
     for step in steps {
         let (v4, v6) = (&step.figures.ipv4, &step.figures.ipv6);
-        table.add_row([
+        let mut row = vec![
             if step.passed() { "ok" } else { "FAILED" }.to_owned(),
             step.title.clone(),
             format!("{:.0}, {:.0}", v4.outage_ms, v6.outage_ms),
@@ -93,7 +101,12 @@ pub(crate) fn demo_table(steps: &[StepReport]) -> String {
             ),
             step.figures.two_owners_ms.to_string(),
             step.figures.no_owner_ms.to_string(),
-        ]);
+        ];
+        if let Some(balanced) = &step.balanced {
+            let kept = format!("{}/{}", balanced.kept, balanced.total);
+            row.insert(BALANCED_COLUMN, kept);
+        }
+        table.add_row(row);
     }
     for column in table.column_iter_mut().skip(2) {
         column.set_cell_alignment(CellAlignment::Right);

@@ -209,16 +209,42 @@ pub(crate) fn all() -> &'static [&'static dyn Scenario] {
 /// The scenario of that name.
 ///
 /// # Errors
-/// When there is none; the message lists those there are.
+/// When there is none; the message has one that was probably meant, or lists those there are.
 pub(crate) fn by_name(name: &str) -> Result<&'static dyn Scenario> {
     ALL.iter()
         .copied()
         .find(|scenario| scenario.name() == name)
-        .with_context(|| {
-            let names: Vec<&str> = ALL.iter().map(|scenario| scenario.name()).collect();
-            format!(
-                "there is no scenario {name:?}; there are {}",
-                names.join(", ")
-            )
+        .with_context(|| match closest(name) {
+            Some(meant) => format!(
+                "there is no scenario {name:?}; did you mean {meant:?}? `vnfpool lab list` has all"
+            ),
+            None => {
+                let names: Vec<&str> = ALL.iter().map(|scenario| scenario.name()).collect();
+                let names = names.join(", ");
+                format!("there is no scenario {name:?}; there are {names}")
+            }
         })
+}
+
+/// The scenario that was probably meant.
+fn closest(name: &str) -> Option<&'static str> {
+    let distance = |known: &str| strsim::damerau_levenshtein(name, known);
+    let names = ALL.iter().map(|scenario| scenario.name());
+    let best = names.min_by_key(|known| distance(known))?;
+    (distance(best) <= 1 + best.len() / 4).then_some(best)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_typing_error_is_told_what_was_meant() {
+        let told = |name| by_name(name).map(|_| ()).unwrap_err().to_string();
+        assert!(told("kil").contains("did you mean \"kill\"?"));
+        assert!(told("agent-kil").contains("did you mean \"agent-kill\"?"));
+        let unlike = told("earthquake");
+        assert!(!unlike.contains("did you mean"), "{unlike}");
+        assert!(unlike.contains("there are kill, freeze, "), "{unlike}");
+    }
 }

@@ -27,6 +27,7 @@ use std::path::PathBuf;
 use anyhow::{Context as _, Result};
 
 use crate::namespaces::Namespace;
+use crate::report::check_writable;
 use crate::rival::install_missing;
 use crate::signals;
 pub(crate) use ctnetlink::CLIENT;
@@ -63,6 +64,8 @@ pub fn bench_state(
     progress: &mut dyn Write,
 ) -> Result<bool> {
     signals::catch_interrupts();
+    crate::need_root("vnfpool bench state")?;
+    check_writable(&options.report)?;
     if options.rival {
         install_missing(progress)?;
     }

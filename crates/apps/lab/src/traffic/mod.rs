@@ -12,6 +12,7 @@ use std::time::Duration;
 use anyhow::Result;
 
 use crate::clock::{self, Nanos};
+use crate::measure::Visits;
 use crate::namespaces::{Lab, SERVER_V4, SERVER_V6};
 use crate::signals;
 use crate::vnfpool::Vnf;
@@ -41,6 +42,7 @@ pub(crate) struct Traffic {
 #[derive(Debug)]
 pub(crate) struct Backends {
     stop: Arc<AtomicBool>,
+    visits: Arc<Mutex<Visits>>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -48,8 +50,19 @@ impl Backends {
     /// Starts them on the server's host, which has their addresses.
     pub(crate) fn start(lab: &Lab) -> Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
-        let thread = Some(tcp::start_backends(lab.namespace("server")?, &stop)?);
-        Ok(Self { stop, thread })
+        let visits = Arc::default();
+        let server = lab.namespace("server")?;
+        let thread = Some(tcp::start_backends(server, &stop, &visits)?);
+        Ok(Self {
+            stop,
+            visits,
+            thread,
+        })
+    }
+
+    /// Who has sent data to which of them so far.
+    pub(crate) fn visits(&self) -> Visits {
+        lock(&self.visits).clone()
     }
 }
 

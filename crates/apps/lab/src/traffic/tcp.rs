@@ -16,6 +16,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::lock;
 use crate::clock::{self, MILLISECOND, Nanos};
+use crate::measure::Visits;
 use crate::namespaces::Namespace;
 use crate::vnfpool::{BACKENDS, BALANCED_PORT, SERVICE, Vnf};
 
@@ -38,6 +39,8 @@ enum Talker {
 #[derive(Debug, Clone)]
 pub(crate) struct ConnectionLog {
     pub(crate) is_ipv6: bool,
+    /// The client's end of it, if it goes by a load balancer.
+    pub(crate) by_balancer: Option<SocketAddr>,
     /// When data arrived at the client.
     pub(crate) arrivals: Vec<Nanos>,
     /// When and how it ended, if it did.
@@ -56,6 +59,13 @@ pub(super) struct Plan {
     pub(super) each: usize,
 }
 
+impl Plan {
+    /// Whether those on which this end talks go by a load balancer.
+    fn is_balanced(&self, talker: Talker) -> bool {
+        self.vnf == Vnf::LoadBalancer && self.server.is_ipv4() && talker == Talker::Client
+    }
+}
+
 /// Starts the server's end for both families.
 pub(super) fn start_server(server: &Namespace, stop: &Arc<AtomicBool>) -> Result<JoinHandle<()>> {
     let listeners = server.run(|| {
@@ -67,18 +77,28 @@ pub(super) fn start_server(server: &Namespace, stop: &Arc<AtomicBool>) -> Result
         ])
     })?;
     let stop = Arc::clone(stop);
-    server.spawn_measuring("tcp-server", move || serve_until(&stop, &listeners))
+    server.spawn_measuring("tcp-server", move || serve_until(&stop, &listeners, |_| {}))
 }
 
-/// Starts the backends of a load balancer.
-pub(super) fn start_backends(server: &Namespace, stop: &Arc<AtomicBool>) -> Result<JoinHandle<()>> {
+/// Starts the backends of a load balancer, which note who sends them data.
+pub(super) fn start_backends(
+    server: &Namespace,
+    stop: &Arc<AtomicBool>,
+    visits: &Arc<Mutex<Visits>>,
+) -> Result<JoinHandle<()>> {
     let listen = |backend: Ipv4Addr| {
         let listener = listen(&backend.to_string(), BALANCED_PORT)?;
         Ok((Talker::Client, listener))
     };
     let listeners = server.run(|| BACKENDS.into_iter().map(listen).collect::<Result<Vec<_>>>())?;
-    let stop = Arc::clone(stop);
-    server.spawn_measuring("tcp-backends", move || serve_until(&stop, &listeners))
+    let (stop, visits) = (Arc::clone(stop), Arc::clone(visits));
+    let note = move |stream: &TcpStream| {
+        // A connection that has just ended has no ends to note.
+        if let (Ok(client), Ok(backend)) = (stream.peer_addr(), stream.local_addr()) {
+            lock(&visits).insert((client, backend.ip()));
+        }
+    };
+    server.spawn_measuring("tcp-backends", move || serve_until(&stop, &listeners, note))
 }
 
 fn listen(address: &str, port: u16) -> Result<TcpListener> {
@@ -105,9 +125,12 @@ pub(super) fn start_client(
         for talker in [Talker::Client, Talker::Server] {
             for _ in 0..plan.each {
                 let stream = client.run(|| connect(plan, talker))?;
+                let by_balancer = plan.is_balanced(talker).then(|| stream.local_addr());
+                let by_balancer = by_balancer.transpose().context("asking for an address")?;
                 ends.push(End::new(stream, talker)?);
                 lock(logs).push(ConnectionLog {
                     is_ipv6: plan.server.is_ipv6(),
+                    by_balancer,
                     arrivals: Vec::new(),
                     ended: None,
                 });
@@ -119,12 +142,10 @@ pub(super) fn start_client(
 }
 
 fn connect(plan: &Plan, talker: Talker) -> Result<TcpStream> {
-    let server = match (plan.vnf, plan.server, talker) {
-        (Vnf::LoadBalancer, IpAddr::V4(_), Talker::Client) => {
-            SocketAddr::from((SERVICE, BALANCED_PORT))
-        }
-        (_, server, Talker::Client) => SocketAddr::new(server, ECHO_PORT),
-        (_, server, Talker::Server) => SocketAddr::new(server, PUSH_PORT),
+    let server = match talker {
+        _ if plan.is_balanced(talker) => SocketAddr::from((SERVICE, BALANCED_PORT)),
+        Talker::Client => SocketAddr::new(plan.server, ECHO_PORT),
+        Talker::Server => SocketAddr::new(plan.server, PUSH_PORT),
     };
     TcpStream::connect_timeout(&server, CONNECT_LIMIT)
         .with_context(|| format!("connecting from the client to {server} through the gateways"))
@@ -243,7 +264,8 @@ fn talk_until(stop: &AtomicBool, ends: &mut [End], logs: &ConnectionLogs) {
     }
 }
 
-fn serve_until(stop: &AtomicBool, listeners: &[(Talker, TcpListener)]) {
+/// Serves the other ends of the connections; `note` is told of each on which data comes.
+fn serve_until(stop: &AtomicBool, listeners: &[(Talker, TcpListener)], note: impl Fn(&TcpStream)) {
     let mut ends: Vec<End> = Vec::new();
     let mut next = clock::now();
     while !stop.load(Ordering::Relaxed) {
@@ -263,6 +285,9 @@ fn serve_until(stop: &AtomicBool, listeners: &[(Talker, TcpListener)]) {
             let end = &mut ends[index];
             match end.read() {
                 Ok(bytes) => {
+                    if !bytes.is_empty() {
+                        note(&end.stream);
+                    }
                     end.outgoing.extend(bytes);
                     end.flush();
                 }

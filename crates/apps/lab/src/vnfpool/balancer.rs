@@ -10,6 +10,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result};
 
 use crate::command;
+use crate::measure::Visits;
 use crate::namespaces::{Gateway, Lab, ProcessMark, VIP_INSIDE_V4, VIP_OUTSIDE_V4};
 use crate::process::Daemon;
 use crate::traffic::Backends;
@@ -74,6 +75,12 @@ impl Balancers {
         let daemon = Daemon::start(lab, gateway.name(), "lb", command)?;
         self.instances[gateway.index()] = Some(daemon);
         Ok(())
+    }
+
+    /// Who has sent data to which backend so far.
+    pub(super) fn visits(&self) -> Visits {
+        let backends = self.backends.as_ref();
+        backends.map(Backends::visits).unwrap_or_default()
     }
 
     /// Those of the load balancer on a gateway.

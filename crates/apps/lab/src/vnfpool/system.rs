@@ -12,6 +12,7 @@ use super::{
     MANAGER_ADDRESS, READY_LIMIT, STOP_LIMIT, Vnfpool, Watermark, element_log, files, manager_log,
 };
 use crate::command;
+use crate::measure::Visits;
 use crate::namespaces::{Gateway, Lab, ProcessMark};
 use crate::process::Daemon;
 use crate::system::{Scene, System};
@@ -107,6 +108,10 @@ impl System for Vnfpool {
 
     fn wait_ready(&mut self, scene: &Scene) -> Result<Gateway> {
         self.wait_armed(&scene.lab, READY_LIMIT)
+    }
+
+    fn visits(&self) -> Option<Visits> {
+        self.balancers.as_ref().map(|balancers| balancers.visits())
     }
 
     fn is_quarantined(&self, scene: &Scene, gateway: Gateway) -> Result<Option<bool>> {

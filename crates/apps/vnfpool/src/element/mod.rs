@@ -88,7 +88,7 @@ pub(crate) fn join(args: &ElementJoin) -> anyhow::Result<()> {
     };
     crate::cli::say(&format!(
         "This is now the element '{element}' of pool '{pool}'; its key is in {}.\n\
-         Start it:        vnfpool element run --config FILE",
+         Start it:        vnfpool element supervise --config FILE",
         args.dir.display()
     ))
 }

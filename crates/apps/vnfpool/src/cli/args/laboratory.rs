@@ -299,7 +299,7 @@ moved where nothing was broken, was not ready again after a fault, or could not 
 rival does is never a failure. A scenario that takes ten minutes (load-long) runs only by name.
 
 Examples:
-  vnfpool lab matrix --json --html                      everything: the better part of an hour
+  vnfpool lab matrix --json --html                      everything: about an hour
   vnfpool lab matrix --smoke --without-rival            a minute
   vnfpool lab matrix silent freeze --runs 5 --html=two.html";
 

@@ -145,7 +145,7 @@ pub(crate) struct Pardon {
 const POOL_APPLY_EXAMPLES: &str = "\
 Examples:
   vnfpool pool apply -f edge.toml
-  sed 's/default/fast/' edge.toml | vnfpool pool apply -f -";
+  sed 's/manual/auto/' edge.toml | vnfpool pool apply -f -     # its switchback";
 
 const TOKEN_EXAMPLES: &str = "\
 The token is printed on one line. It works once, for this element only, until it expires.
