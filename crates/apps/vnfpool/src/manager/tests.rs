@@ -35,7 +35,7 @@ use super::db::Db;
 use super::fencing::armed_slots;
 use super::load_registry;
 use super::operations::{Api, Word};
-use super::pulse::{Command, PulseSetup, SlotView, View};
+use super::pulse::{Command, Handover, Notice, PulseSetup, SlotView, View};
 use super::registry::Live;
 use super::shared::{Parts, Shared, reports_of_member};
 use crate::pulse::now;
@@ -561,6 +561,72 @@ async fn trouble_in_a_planned_handover_is_an_event_and_in_status() {
     let now = || kept.next().now_or_never().flatten();
     let told = std::iter::from_fn(now).find(|event| event.kind == "drain-failed");
     assert_eq!(told.unwrap().reason, "no answer");
+}
+
+/// Goal: a handover that nobody ordered is an event and an audit entry with its reason: the former
+/// active's fault, also if that is told a moment later, or that it was a switchback.
+#[tokio::test]
+async fn a_handover_by_the_active_itself_is_told_with_its_reason() {
+    let running = pair().await;
+    let shared = &running.api.0;
+    let _frames = [connect(shared, "gw1", 1), connect(shared, "gw2", 2)];
+    let slot = shared.pool(&edge()).unwrap().slots["main"];
+    let hand_over = |from, to| {
+        let (from, to) = (NodeId(from), NodeId(to));
+        let handover = Handover { from, to };
+        shared.decided(&Notice::HandedOver { slot, handover });
+    };
+    let say = |name: &str, faults: &[&str]| {
+        let report = ElementReport {
+            able: faults.is_empty(),
+            faults: faults.iter().copied().map(str::to_owned).collect(),
+            ..ElementReport::default()
+        };
+        shared.reported(&edge(), &name.parse().unwrap(), report);
+    };
+    let mut events = Box::pin(shared.events.stream(Some(0)));
+    let mut told = async || {
+        let next = async {
+            loop {
+                let event = events.next().await.unwrap();
+                if event.kind == "handover" {
+                    assert_eq!(event.slot.unwrap().to_string(), "main");
+                    return (event.text, event.reason);
+                }
+            }
+        };
+        let limit = Duration::from_secs(30);
+        tokio::time::timeout(limit, next).await.unwrap()
+    };
+    let says = |text: &str, reason: &str| (text.to_owned(), reason.to_owned());
+    let (there, back) = ("gw1 handed over to gw2", "gw2 handed over to gw1");
+
+    say("gw1", &["it is unhealthy", "eth0 is down"]);
+    hand_over(1, 2);
+    assert_eq!(told().await, says(there, "it is unhealthy; eth0 is down"));
+    hand_over(2, 1);
+    say("gw2", &["the agent stops"]);
+    assert_eq!(told().await, says(back, "the agent stops"));
+    say("gw1", &[]);
+    hand_over(1, 2);
+    assert_eq!(told().await, says(there, "gw1 has not said why"));
+    say("gw2", &[]);
+    let asked = (NodeId(2), Instant::now());
+    shared.registry().switched_back.insert(slot, asked);
+    hand_over(2, 1);
+    assert_eq!(
+        told().await,
+        says(back, "switchback to the preferred element")
+    );
+    // The log is written behind: what comes after it is waited for.
+    let mut change = shared.db.change();
+    let numbers = shared.registry().numbers.clone();
+    change.put_numbers(&numbers).unwrap();
+    shared.db.commit(change).await.unwrap();
+    let entries = running.api.audit(100).await.unwrap();
+    let entries = entries.iter().filter(|entry| entry.action == "handover");
+    let last = entries.map(|entry| entry.text.as_str()).next_back();
+    assert_eq!(last, Some(back));
 }
 
 /// Goal: an operator sees at which level the active's state is held, and by whom; whoever is not the
