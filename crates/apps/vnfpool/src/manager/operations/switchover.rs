@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use vnfpool_model::{ElementId, PoolHandle, SlotId, SlotName, Switchback};
 use vnfpool_northbound::{Code, Problem, SwitchoverDone, SwitchoverRequest};
+use vnfpool_succession::element::Refusal;
 use vnfpool_transport::Identity;
 use vnfpool_wire::control;
 use vnfpool_wire::datagram::NodeId;
@@ -15,6 +16,13 @@ use super::{Api, no_pool, standby_of};
 
 /// How long a switchover may take before the operator is told that it did not happen.
 pub(in super::super) const SWITCHOVER_TIME_MAX: Duration = Duration::from_secs(8);
+
+/// A new turn is known here after this time: elements say it with each of their requests, some in a
+/// second.
+const TURN_TIME_MAX: Duration = Duration::from_secs(1);
+
+/// How often it is looked for meanwhile.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 /// A switchover that can be asked of the active.
 struct Plan {
@@ -65,8 +73,13 @@ impl Api {
         by: &Identity,
     ) -> Result<SwitchoverDone, Problem> {
         let began = Instant::now();
-        let plan = self.plan_switchover(pool, &request)?;
-        let result = self.ask_active(&plan, by).await?;
+        let mut plan = self.plan_switchover(pool, &request)?;
+        let mut result = self.ask_active(&plan, by).await?;
+        // What this manager knows of the turn is a moment old: the slot may have gone to the other one.
+        if says_that_it_does_not_serve(&result) && self.another_serves(&plan).await {
+            plan = self.plan_switchover(pool, &request)?;
+            result = self.ask_active(&plan, by).await?;
+        }
         if !result.done {
             return Err(Problem::new(Code::SwitchoverRefused, result.text));
         }
@@ -76,6 +89,8 @@ impl Api {
             plan.active, plan.standby
         );
         self.record("switchover", by, pool, Some(plan.slot.clone()), text);
+        // Who asks for the status, or for the next switchover, finds what was done by this one.
+        self.another_serves(&plan).await;
         Ok(SwitchoverDone {
             slot: plan.slot,
             epoch: result.text,
@@ -83,6 +98,22 @@ impl Api {
             active: plan.standby,
             took_ms,
         })
+    }
+
+    /// Waits until the active of a plan is known to serve no longer; false if it is not in time.
+    async fn another_serves(&self, plan: &Plan) -> bool {
+        let began = Instant::now();
+        loop {
+            let view = self.0.pulse.view();
+            let active = view.slots.get(&plan.slot_id).and_then(|slot| slot.active);
+            if active.map(|member| member.node) != Some(plan.active_node) {
+                return true;
+            }
+            if began.elapsed() >= TURN_TIME_MAX {
+                return false;
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
     }
 
     /// The word of the active of a plan.
@@ -187,6 +218,11 @@ impl Api {
             outbox: live.outbox.clone(),
         })
     }
+}
+
+/// Whether the element that was asked refused since another one serves. Only its text says so.
+fn says_that_it_does_not_serve(result: &control::SwitchoverResult) -> bool {
+    !result.done && result.text == Refusal::NotActive.as_str()
 }
 
 /// A preferred standby is armed for so long before it gets its slot back by itself.
