@@ -58,6 +58,15 @@ impl Instance {
         .await
     }
 
+    /// The next time that it is asked to put everything again.
+    pub(crate) async fn restore(&mut self) -> Active {
+        self.wait(|event| match event {
+            Event::Restore { active, .. } => Some(active),
+            _ => None,
+        })
+        .await
+    }
+
     pub(crate) async fn standby(&mut self) {
         self.wait(|event| matches!(event, Event::Role(Role::Standby { .. })).then_some(()))
             .await;
