@@ -163,6 +163,10 @@ pub struct ClassStatus {
     /// Why it is the fall-back.
     #[serde(default)]
     pub fallback_reason: Option<String>,
+    /// Whether the active itself waits for the rest: its function was asked to put everything again, and
+    /// has not said that it is restored.
+    #[serde(default)]
+    pub restoring: bool,
 }
 
 /// A time in which a class is held at a lower level than agreed.

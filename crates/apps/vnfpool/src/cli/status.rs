@@ -2,6 +2,7 @@
 
 mod handovers;
 mod state;
+mod waits;
 
 use std::path::Path;
 
@@ -77,6 +78,11 @@ fn print_pool(pool: &PoolStatus, output: &mut Output) -> anyhow::Result<()> {
         }
     }
     state::print(pool, output)?;
+    for slot in &pool.slots {
+        for remark in waits::remarks(pool, slot) {
+            output.line(clean(&remark))?;
+        }
+    }
     let header = [
         "ELEMENT", "ROLE", "STATE", "HOST", "SYNC", "HEARD", "GATE", "REALTIME", "VERSION",
     ];

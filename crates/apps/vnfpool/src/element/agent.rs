@@ -331,7 +331,10 @@ impl Agent {
             let margin = slot.lease_margin.map_or(0, |m| m.as_micros());
             let lag = figures.lag(at);
             let sdk = self.sdk.as_ref();
-            let of_function = sdk.map(|sdk| sdk.downgrades(*id, at)).unwrap_or_default();
+            let of_function = state_report::OfFunction {
+                downgrades: sdk.map(|sdk| sdk.downgrades(*id, at)).unwrap_or_default(),
+                restoring: sdk.map(|sdk| sdk.restoring(*id)).unwrap_or_default(),
+            };
             let mut standings = self.sync.standings(*id);
             standings.truncate(rows_left);
             rows_left -= standings.len();

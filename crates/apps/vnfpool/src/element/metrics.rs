@@ -1,13 +1,13 @@
 //! The element's `/metrics`.
 
+mod door;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, PoisonError};
 
-use anyhow::Context;
 use tokio::task::JoinSet;
 use vnfpool_model::{Role, SlotId};
-use vnfpool_northbound::metrics;
 use vnfpool_statesync::ReceiverStatus;
 use vnfpool_statesync::class::ClassName;
 use vnfpool_wire::datagram::NodeId;
@@ -20,19 +20,18 @@ use super::sync::{Figures, SyncFigures};
 use crate::metrics::{Labels, Scrape};
 use crate::pulse::now;
 
-/// Serves the metrics on `listen` as long as the agent runs.
+/// Serves the metrics on `listen` as long as the agent runs; `resumes` as in [`door::open`].
+///
+/// # Errors
+/// As [`door::open`].
 pub(super) async fn start(
     tasks: &mut JoinSet<()>,
     agent: &Arc<Agent>,
     listen: SocketAddr,
+    resumes: bool,
 ) -> anyhow::Result<()> {
-    let listener = metrics::bind(listen)
-        .await
-        .with_context(|| format!("listen on {listen} for metrics"))?;
     let agent = Arc::clone(agent);
-    let encode = Arc::new(move || text(&agent));
-    tasks.spawn(metrics::serve(listener, encode, std::future::pending()));
-    Ok(())
+    door::open(tasks, listen, Arc::new(move || text(&agent)), resumes).await
 }
 
 fn text(agent: &Agent) -> String {

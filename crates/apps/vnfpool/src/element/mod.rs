@@ -229,7 +229,7 @@ async fn serve_behind(start: Start) -> anyhow::Result<()> {
     let sdk = served.transpose()?;
     let mut tasks = tasks::start(&agent, noticed);
     if let Some(listen) = agent.config.metrics {
-        metrics::start(&mut tasks, &agent, listen).await?;
+        metrics::start(&mut tasks, &agent, listen, resumes).await?;
     }
     tracing::info!(
         element = %agent.config.element, pool = %agent.config.pool, %incarnation,

@@ -17,6 +17,7 @@ mod deletion;
 mod events;
 mod fencing;
 mod handover_news;
+mod handovers;
 mod metrics;
 mod operations;
 mod paces;

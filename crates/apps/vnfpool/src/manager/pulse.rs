@@ -3,6 +3,8 @@
 //! It owns the datagram socket, the keys and the machine of every slot. Records go to the store's
 //! thread and come back as [`Command::Persisted`]; nothing here waits for a disk.
 
+mod turns;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::thread::JoinHandle;
@@ -18,8 +20,11 @@ use vnfpool_succession::manager::{
 use vnfpool_transport::datagram::Side;
 use vnfpool_wire::datagram::{Member, Message, NodeId, Record};
 
+use self::turns::Turns;
 use super::crash::{self, Step};
 use crate::pulse::{Inbox, Keyring, Opening, guard, now};
+
+pub(crate) use self::turns::Handover;
 
 /// A record that could not be written is tried again after this time.
 const PERSIST_RETRY: Duration = Duration::from_millis(100);
@@ -57,6 +62,11 @@ pub(crate) enum Command {
         slot: SlotId,
         input: Input,
     },
+    /// Its active was asked to hand over; none: no more, and it has not.
+    Ordered {
+        slot: SlotId,
+        from: Option<NodeId>,
+    },
     Persisted(Writing),
     PersistFailed(Writing),
     Stop,
@@ -81,6 +91,11 @@ pub(crate) enum Notice {
         disk: Duration,
         /// The record was prepared before it was decided.
         prepared: bool,
+    },
+    /// Nobody here has ordered it.
+    HandedOver {
+        slot: SlotId,
+        handover: Handover,
     },
     VoteRefused {
         slot: SlotId,
@@ -219,6 +234,7 @@ struct Thread {
 struct Running {
     pool: PoolHandle,
     machine: Slot,
+    turns: Turns,
     /// What is on its way to the disk.
     persisting: Option<(Writing, Stored)>,
 }
@@ -226,6 +242,23 @@ struct Running {
 impl Running {
     fn writes(&self, writing: Writing) -> bool {
         self.persisting.is_some_and(|(ours, _)| ours == writing)
+    }
+
+    /// Whether a member says in which turn of the record's term it is.
+    fn says_turn(&self, input: &Input) -> bool {
+        let Input::Received {
+            from,
+            message: Message::Request(request),
+        } = input
+        else {
+            return false;
+        };
+        let member = Member {
+            node: *from,
+            incarnation: request.incarnation,
+        };
+        let record = self.machine.record();
+        record.is_some_and(|r| r.term == request.epoch.term && r.names(member))
     }
 }
 
@@ -294,9 +327,10 @@ impl Thread {
                 stored,
             } => {
                 let machine = Slot::new(settings, stored, now());
-                self.slots.entry(id).or_insert(Running {
+                self.slots.entry(id).or_insert_with(|| Running {
                     pool,
                     machine,
+                    turns: Turns::default(),
                     persisting: None,
                 });
             }
@@ -318,6 +352,11 @@ impl Thread {
                 self.pools.insert(node, pool);
             }
             Command::Input { slot, input } => self.handle(slot, input),
+            Command::Ordered { slot, from } => {
+                if let Some(running) = self.slots.get_mut(&slot) {
+                    running.turns.order(from);
+                }
+            }
             Command::Persisted(writing) => {
                 let running = self.slots.get_mut(&writing.slot);
                 if let Some(running) = running.filter(|r| r.writes(writing)) {
@@ -371,7 +410,19 @@ impl Thread {
             return;
         };
         let mut effects = std::mem::take(&mut self.effects);
-        running.machine.handle(now(), input, &mut effects);
+        let (at, is_said, before) = (now(), running.says_turn(&input), running.machine.epoch());
+        running.machine.handle(at, input, &mut effects);
+        let epoch = running.machine.epoch();
+        if epoch != before {
+            self.view_at = Time::ZERO;
+        }
+        let active = running.machine.active().map(|member| member.node);
+        let handover =
+            active.and_then(|active| running.turns.look((epoch.term, active), is_said, at));
+        if let Some(handover) = handover {
+            // Before the decision that may follow from it.
+            let _ = self.notices.try_send(Notice::HandedOver { slot, handover });
+        }
         let mut is_decided = false;
         for effect in effects.drain(..) {
             let is_answer = is_decided && matches!(effect, Effect::Send { .. });

@@ -222,6 +222,8 @@ pub(crate) struct Registry {
     pub(super) apart_told: BTreeSet<(SlotId, NodeId, NodeId)>,
     /// Whom the machine of which slot was told to prefer.
     pub(super) preferred_told: BTreeMap<SlotId, Option<NodeId>>,
+    /// Who was asked last to give which slot back to its preferred element, and when.
+    pub(super) switched_back: BTreeMap<SlotId, (NodeId, Instant)>,
     pub(super) revision: u64,
 }
 

@@ -16,6 +16,7 @@ use vnfpool_wire::datagram::{NodeId, Record};
 
 use super::db::{Db, DbError};
 use super::events::{Events, Happening};
+use super::handovers;
 use super::paces::Paces;
 use super::pulse::{Command, Notice, Pulse, View};
 use super::registry::{Element, ElementRecord, Live, PathsRecord, PoolRecord, Registry};
@@ -422,7 +423,7 @@ impl Shared {
     }
 
     /// What a slot's machine has to say: it goes to the log, the audit and everybody who watches.
-    pub(super) fn decided(&self, notice: &Notice) {
+    pub(super) fn decided(self: &Arc<Self>, notice: &Notice) {
         match *notice {
             Notice::Decided {
                 slot,
@@ -448,6 +449,7 @@ impl Shared {
                     (names.record(record), reason)
                 });
             }
+            Notice::HandedOver { slot, handover } => handovers::tell(self, slot, handover),
             Notice::Quarantined { slot, who } => {
                 count(&self.counters.quarantines, "begun");
                 self.tell(slot, "quarantined", |names| names.quarantined(who));
@@ -468,7 +470,7 @@ impl Shared {
     }
 
     /// Tells of a slot what happened and why, and everybody what is new by it.
-    fn tell(
+    pub(super) fn tell(
         &self,
         slot: SlotId,
         kind: &'static str,

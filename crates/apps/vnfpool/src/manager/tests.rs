@@ -13,9 +13,10 @@ use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
 use vnfpool_config::PoolFile;
 use vnfpool_model::{
-    ElementId, Incarnation, LeaseBounds, Pace, PoolHandle, PoolSpec, Role, SlotId, Timing,
+    ElementId, Epoch, Incarnation, LeaseBounds, Pace, PoolHandle, PoolSpec, Role, SlotId, Timing,
 };
-use vnfpool_northbound::{Code, FenceRequest, Operations, TokenRequest};
+use vnfpool_northbound::{Code, FenceRequest, Operations, SwitchoverRequest, TokenRequest};
+use vnfpool_succession::element::Refusal;
 use vnfpool_succession::manager::{Input, Stored};
 use vnfpool_transport::enrolment;
 use vnfpool_transport::pki::{Authority, Validity};
@@ -27,15 +28,15 @@ use vnfpool_transport::{
 use vnfpool_wire::control::frame::Kind;
 use vnfpool_wire::control::{
     CLASSES_REPORTED_MAX, ClassReport, DowngradeReport, DrainFailures, ElementReport, Frame,
-    HandoverTrouble, Hello, SlotReport,
+    HandoverTrouble, Hello, SlotReport, SwitchoverCommand, SwitchoverResult,
 };
-use vnfpool_wire::datagram::{Member, NodeId, Record};
+use vnfpool_wire::datagram::{Member, Message, NodeId, Record, Request};
 
 use super::db::Db;
 use super::fencing::armed_slots;
 use super::load_registry;
 use super::operations::{Api, Word};
-use super::pulse::{Command, PulseSetup, SlotView, View};
+use super::pulse::{Command, Handover, Notice, PulseSetup, SlotView, View};
 use super::registry::Live;
 use super::shared::{Parts, Shared, reports_of_member};
 use crate::pulse::now;
@@ -561,6 +562,166 @@ async fn trouble_in_a_planned_handover_is_an_event_and_in_status() {
     let now = || kept.next().now_or_never().flatten();
     let told = std::iter::from_fn(now).find(|event| event.kind == "drain-failed");
     assert_eq!(told.unwrap().reason, "no answer");
+}
+
+/// Goal: a handover that nobody ordered is an event and an audit entry with its reason: the former
+/// active's fault, also if that is told a moment later, or that it was a switchback.
+#[tokio::test]
+async fn a_handover_by_the_active_itself_is_told_with_its_reason() {
+    let running = pair().await;
+    let shared = &running.api.0;
+    let _frames = [connect(shared, "gw1", 1), connect(shared, "gw2", 2)];
+    let slot = shared.pool(&edge()).unwrap().slots["main"];
+    let hand_over = |from, to| {
+        let (from, to) = (NodeId(from), NodeId(to));
+        let handover = Handover { from, to };
+        shared.decided(&Notice::HandedOver { slot, handover });
+    };
+    let say = |name: &str, faults: &[&str]| {
+        let report = ElementReport {
+            able: faults.is_empty(),
+            faults: faults.iter().copied().map(str::to_owned).collect(),
+            ..ElementReport::default()
+        };
+        shared.reported(&edge(), &name.parse().unwrap(), report);
+    };
+    let mut events = Box::pin(shared.events.stream(Some(0)));
+    let mut told = async || {
+        let next = async {
+            loop {
+                let event = events.next().await.unwrap();
+                if event.kind == "handover" {
+                    assert_eq!(event.slot.unwrap().to_string(), "main");
+                    return (event.text, event.reason);
+                }
+            }
+        };
+        let limit = Duration::from_secs(30);
+        tokio::time::timeout(limit, next).await.unwrap()
+    };
+    let says = |text: &str, reason: &str| (text.to_owned(), reason.to_owned());
+    let (there, back) = ("gw1 handed over to gw2", "gw2 handed over to gw1");
+
+    say("gw1", &["it is unhealthy", "eth0 is down"]);
+    hand_over(1, 2);
+    assert_eq!(told().await, says(there, "it is unhealthy; eth0 is down"));
+    hand_over(2, 1);
+    say("gw2", &["the agent stops"]);
+    assert_eq!(told().await, says(back, "the agent stops"));
+    say("gw1", &[]);
+    hand_over(1, 2);
+    assert_eq!(told().await, says(there, "gw1 has not said why"));
+    say("gw2", &[]);
+    let asked = (NodeId(2), Instant::now());
+    shared.registry().switched_back.insert(slot, asked);
+    hand_over(2, 1);
+    assert_eq!(
+        told().await,
+        says(back, "switchback to the preferred element")
+    );
+    // The log is written behind: what comes after it is waited for.
+    let mut change = shared.db.change();
+    let numbers = shared.registry().numbers.clone();
+    change.put_numbers(&numbers).unwrap();
+    shared.db.commit(change).await.unwrap();
+    let entries = running.api.audit(100).await.unwrap();
+    let entries = entries.iter().filter(|entry| entry.action == "handover");
+    let last = entries.map(|entry| entry.text.as_str()).next_back();
+    assert_eq!(last, Some(back));
+}
+
+/// Answers each switchover that comes, by `word`: done or not, and a text. Ends with the connection.
+fn answer_switchovers(
+    shared: &Arc<Shared>,
+    mut frames: mpsc::Receiver<Frame>,
+    word: impl Fn() -> (bool, String) + Send + 'static,
+) -> tokio::task::JoinHandle<usize> {
+    let shared = Arc::clone(shared);
+    tokio::spawn(async move {
+        let mut asked = 0;
+        while let Some(frame) = frames.recv().await {
+            if let Some(Kind::Switchover(SwitchoverCommand { id, .. })) = frame.kind {
+                asked += 1;
+                let (done, text) = word();
+                shared.switchover_result(SwitchoverResult { id, done, text });
+            }
+        }
+        asked
+    })
+}
+
+/// Goal: a switchover is asked of who serves, though the manager learns a moment too late who that is;
+/// and once one is done, the manager knows who serves. Method: gw1, which served when the manager heard
+/// of it last, refuses and is heard in the next turn only then; gw2 hands over and is heard later.
+#[tokio::test]
+async fn a_switchover_is_asked_of_who_serves_by_the_newest_turn() {
+    let running = pair().await;
+    let shared = Arc::clone(&running.api.0);
+    let frames = [connect(&shared, "gw1", 1), connect(&shared, "gw2", 2)];
+    let slot = shared.pool(&edge()).unwrap().slots["main"];
+    // The turn becomes known a while after the answer.
+    let heard_later = |node, turn| {
+        let pulse = shared.pulse.clone();
+        move || {
+            let pulse = pulse.clone();
+            tokio::spawn(async move {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                let message = Message::Request(Request {
+                    epoch: Epoch { term: 4, turn },
+                    incarnation: Incarnation(1),
+                    sent_at: now(),
+                    heard_manager: true,
+                    able: true,
+                    renounces: false,
+                    candidate: None,
+                });
+                let from = NodeId(node);
+                let input = Input::Received { from, message };
+                pulse.send(Command::Input { slot, input });
+            });
+        }
+    };
+    let (moved_on, moved_back) = (heard_later(2, 1), heard_later(1, 2));
+    let [one, two] = frames;
+    let one = answer_switchovers(&shared, one, move || {
+        moved_on();
+        (false, Refusal::NotActive.as_str().to_owned())
+    });
+    let two = answer_switchovers(&shared, two, move || {
+        moved_back();
+        (true, "4.2".to_owned())
+    });
+    let active = || shared.pulse.view().slots[&slot].active.unwrap().node;
+    assert_eq!(active(), NodeId(1));
+    let request = SwitchoverRequest::default();
+    let done = running.api.switchover(&edge(), request, &operator()).await;
+    let done = done.unwrap();
+    let names = (done.from.unwrap().to_string(), done.active.to_string());
+    assert_eq!(names, ("gw2".to_owned(), "gw1".to_owned()));
+    assert_eq!(active(), NodeId(1), "it is known by now");
+    for (name, connection) in [("gw1", 1), ("gw2", 2)] {
+        shared.disconnected(&edge(), &name.parse().unwrap(), connection);
+    }
+    assert_eq!((one.await.unwrap(), two.await.unwrap()), (1, 1));
+}
+
+/// Goal: a refusal is told when nobody else is known to serve, after a bounded time.
+#[tokio::test]
+async fn a_switchover_that_nobody_can_do_is_refused() {
+    let running = pair().await;
+    let shared = Arc::clone(&running.api.0);
+    let frames = connect(&shared, "gw1", 1);
+    let text = Refusal::NotActive.as_str();
+    let asked = answer_switchovers(&shared, frames, move || (false, text.to_owned()));
+    let request = SwitchoverRequest::default();
+    let refused = running.api.switchover(&edge(), request, &operator()).await;
+    let refused = refused.unwrap_err();
+    assert_eq!(
+        (refused.code, &*refused.detail),
+        (Code::SwitchoverRefused, text)
+    );
+    shared.disconnected(&edge(), &"gw1".parse().unwrap(), 1);
+    assert_eq!(asked.await.unwrap(), 1);
 }
 
 /// Goal: an operator sees at which level the active's state is held, and by whom; whoever is not the

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::runtime::Runtime;
 use vnfpool_lab::Gateway::{self, Gw1, Gw2};
-use vnfpool_sdk::{Active, Class, Client, Event, Events, Function, Level, Role, Table};
+use vnfpool_sdk::{Active, Class, Client, Event, Events, Function, Health, Level, Role, Table};
 
 use crate::daemon::wait;
 use crate::site::Site;
@@ -58,6 +58,15 @@ impl Instance {
         .await
     }
 
+    /// The next time that it is asked to put everything again.
+    pub(crate) async fn restore(&mut self) -> Active {
+        self.wait(|event| match event {
+            Event::Restore { active, .. } => Some(active),
+            _ => None,
+        })
+        .await
+    }
+
     pub(crate) async fn standby(&mut self) {
         self.wait(|event| matches!(event, Event::Role(Role::Standby { .. })).then_some(()))
             .await;
@@ -91,6 +100,34 @@ pub(crate) fn element_file(site: &Site, gateway: Gateway) -> String {
     let socket = site.path(&format!("{gateway}-sdk.sock"));
     let file = site.element_file(gateway);
     format!("{file}\n[sdk]\nsocket = \"{socket}\"\n")
+}
+
+/// Goal: an active whose function says that it is unhealthy hands over, and the operator is told that and
+/// why, before the successor goes on without it.
+#[test]
+fn a_handover_for_a_function_that_is_unhealthy_is_an_event() {
+    let runtime = Runtime::new().unwrap();
+    let site = Site::managed();
+    site.create_pool();
+    for gateway in Gateway::BOTH {
+        start_agent(&site, gateway);
+    }
+    let [one, _two] = Gateway::BOTH.map(|gateway| Instance::start(&runtime, &site, gateway));
+    site.wait_first();
+    site.wait_armed();
+    let said = runtime.block_on(one.client.report(&Health::unhealthy("on purpose")));
+    assert!(said);
+    site.wait_owner(Gw2);
+    let audited = wait("the audit entry", || {
+        let said = site.operate(&["audit", "-n", "20"]);
+        let mut lines = said.lines();
+        let line = lines.find(|line| line.contains("gw1 handed over to gw2"))?;
+        Some(line.to_owned())
+    });
+    assert!(audited.contains(" handover "), "{audited}");
+    let reason = "the function 'counter' says that it is unhealthy: on purpose";
+    assert!(audited.contains(reason), "{audited}");
+    site.ends_well();
 }
 
 /// Goal: a successor that does not know a class is not armed, and `status` says why; when it knows the

@@ -124,3 +124,34 @@ fn a_function_that_has_lost_its_state_gets_it_from_the_one_that_takes_over() {
     });
     pool.site.ends_well();
 }
+
+/// Goal: while a function has not put its state again, nobody is armed, and `status` says that it is the
+/// function that is waited for; when it has, that is over. Method: only the active's agent is replaced.
+#[test]
+fn a_slot_that_waits_for_its_function_says_so() {
+    let mut pool = Pool::committed();
+    std::thread::sleep(SHORT_LIFE);
+    let agent = agent_of(&pool.site, Gw1);
+    crate::daemon::kill(agent);
+    goes_on(&pool.site, Gw1, agent, 1);
+    let line = "main: not armed: the function at gw1 was asked to put 'counts' again and has not said \
+                that it is restored";
+    wait("what the slot waits for", || {
+        pool.site.operate(&["status"]).contains(line).then_some(())
+    });
+    let one = pool.one.as_mut().unwrap();
+    pool.runtime.block_on(async {
+        let active = one.restore().await;
+        let counts = one.counts(active);
+        for (key, value) in entries() {
+            counts.put(active, &key, &value, None).await.unwrap();
+        }
+        counts.restored(active).await.unwrap();
+    });
+    pool.site.wait_armed();
+    wait("the end of that", || {
+        let said = pool.site.operate(&["status"]);
+        (!said.contains("not armed")).then_some(())
+    });
+    pool.site.ends_well();
+}

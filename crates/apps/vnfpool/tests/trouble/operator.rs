@@ -78,3 +78,25 @@ fn a_malformed_pool_file_is_refused_with_line_and_column() {
     assert!(said.contains("/nowhere/pool.toml"), "{said}");
     assert_eq!(site.operate(&["pool", "list", "--json"]).trim(), "[]");
 }
+
+/// Goal: a switchover right behind another one is asked of who serves by then, and `status` says who
+/// that is. A machine that stands still may leave the slot without a standby for a moment, which is
+/// another refusal.
+#[test]
+fn switchovers_can_follow_one_another() {
+    let site = Site::serving();
+    let mut done = 0;
+    for _ in 0..12 {
+        let said = site.try_operate(&["switchover", "edge", "--json"]);
+        assert!(!said.stderr.contains("does not serve"), "{said:?}");
+        if said.code != Some(0) {
+            site.wait_armed();
+            continue;
+        }
+        done += 1;
+        let switched: serde_json::Value = serde_json::from_str(&said.stdout).unwrap();
+        assert!(switched["active"].is_string(), "{said:?}");
+    }
+    assert!(done > 1, "{done}");
+    site.ends_well();
+}

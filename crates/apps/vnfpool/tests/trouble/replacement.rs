@@ -1,5 +1,6 @@
 //! Agents that are killed or replaced under a supervisor: nothing moves.
 
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::time::Duration;
 
 use rustix::process::Signal;
@@ -7,7 +8,7 @@ use serde_json::Value;
 use vnfpool_lab::Gateway;
 
 use crate::daemon::wait;
-use crate::site::{Site, pool_file};
+use crate::site::{METRICS_PORT, Site, pool_file};
 
 /// Long enough for a debug build to be started on a busy machine.
 pub(crate) const TIMING: &str = "[pool]\nheartbeat_ms = 200\nlease_ms = 1500";
@@ -82,6 +83,36 @@ fn agents_that_are_killed_or_replaced_go_on_where_they_were() {
     site.wait_armed();
     site.operate(&["switchover", "edge", "--to", "gw2"]);
     site.wait_owner(Gateway::Gw2);
+    talk.goes_on();
+    site.ends_well();
+}
+
+/// Goal: a port for metrics that somebody else has costs metrics and nothing more, and only as long as
+/// it is taken. Method: `element.toml` of the active gets such a port before a reload.
+#[test]
+fn a_metrics_port_that_is_in_use_moves_nothing() {
+    let site = supervised();
+    let talk = site.talk();
+    let before = standing(&site);
+    let taken = SocketAddr::from((Ipv4Addr::LOCALHOST, METRICS_PORT + 10));
+    let listen = || Ok(TcpListener::bind(taken)?);
+    let listener = site.lab.namespace("gw1").unwrap().run(listen).unwrap();
+    let file = site.element_file(Gateway::Gw1);
+    let other = file.replace(&METRICS_PORT.to_string(), &taken.port().to_string());
+    assert_ne!(file, other);
+    site.write("gw1.toml", &other);
+    std::thread::sleep(SHORT_LIFE);
+    let agent = agent_of(&site, Gateway::Gw1);
+    site.element(Gateway::Gw1).signal(Signal::HUP);
+    goes_on(&site, Gateway::Gw1, agent, 1);
+    let said = "the agent goes on without metrics";
+    site.element(Gateway::Gw1).wait_log(said);
+    let agent = agent_of(&site, Gateway::Gw1);
+    drop(listener);
+    site.element(Gateway::Gw1)
+        .wait_log("metrics are served at last");
+    assert_eq!(agent_of(&site, Gateway::Gw1), agent, "one process");
+    assert_eq!(standing(&site), before);
     talk.goes_on();
     site.ends_well();
 }

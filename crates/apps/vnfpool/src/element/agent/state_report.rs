@@ -1,6 +1,6 @@
 //! What the manager is told of the replication of service state.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use vnfpool_model::Time;
@@ -14,21 +14,25 @@ use crate::element::sync::{ClassStanding, EventsBy, Known};
 /// report has to fit into a frame.
 pub(super) const ROWS_MAX: usize = 128;
 
-/// A report of each class of a slot at each standby. `of_function` are the downgrades of the
-/// classes that a function beside this agent puts.
+/// What is known of the classes that a function beside this agent puts.
+#[derive(Debug, Default)]
+pub(super) struct OfFunction {
+    pub(super) downgrades: BTreeMap<ClassName, Downgrades>,
+    /// Those that the function has yet to put again.
+    pub(super) restoring: BTreeSet<ClassName>,
+}
+
+/// A report of each class of a slot at each standby.
 pub(super) fn class_reports(
     standings: Vec<ClassStanding>,
-    of_function: &BTreeMap<ClassName, Downgrades>,
+    of_function: &OfFunction,
     at: Time,
 ) -> Vec<ClassReport> {
-    let report = |standing: ClassStanding| {
-        let downgrades = of_function.get(&standing.class).copied();
-        class_report(standing, downgrades, at)
-    };
+    let report = |standing: ClassStanding| class_report(standing, of_function, at);
     standings.into_iter().map(report).collect()
 }
 
-fn class_report(standing: ClassStanding, of_function: Option<Downgrades>, at: Time) -> ClassReport {
+fn class_report(standing: ClassStanding, of_function: &OfFunction, at: Time) -> ClassReport {
     let ClassStanding {
         class,
         demanded,
@@ -47,9 +51,10 @@ fn class_report(standing: ClassStanding, of_function: Option<Downgrades>, at: Ti
         downgrades: of_earlier_streams,
     } = known;
     let holding = figures.as_ref().and_then(|figures| figures.holding);
-    let downgrades = match (holding, of_function) {
+    let of_its_table = of_function.downgrades.get(&class).copied();
+    let downgrades = match (holding, of_its_table) {
         (Some(holding), _) => holding.downgrades.continuing(of_earlier_streams),
-        (None, Some(of_function)) => of_function,
+        (None, Some(of_its_table)) => of_its_table,
         (None, None) => of_earlier_streams,
     };
     // Where packets cannot be held, what was agreed is not done.
@@ -94,6 +99,7 @@ fn class_report(standing: ClassStanding, of_function: Option<Downgrades>, at: Ti
         repaired_ms: repaired_at.map(ago),
         event_source: kind.to_owned(),
         fallback_reason: fallback_reason.unwrap_or_default(),
+        restoring: of_function.restoring.contains(&class),
     }
 }
 
@@ -123,7 +129,7 @@ mod tests {
 
     fn told(standing: ClassStanding) -> ClassReport {
         let at = Time(9_000_000_000);
-        class_reports(vec![standing], &BTreeMap::new(), at).remove(0)
+        class_reports(vec![standing], &OfFunction::default(), at).remove(0)
     }
 
     /// Goal: what was agreed on and cannot be done is told as what is done, and why.
@@ -174,16 +180,23 @@ mod tests {
         assert_eq!(report.downgrades, 2);
     }
 
-    /// Goal: a class of a function has the downgrades that its table knows of.
+    /// Goal: a class of a function has what its table knows of: the downgrades, and whether it is whole.
     #[test]
-    fn a_function_s_class_has_its_own_downgrades() {
+    fn a_function_s_class_has_what_its_table_knows_of() {
         let mut downgrades = Downgrades::default();
         downgrades.observe(Some(("eventual", "behind")), Time(1));
         let name = ClassName::new("sessions").unwrap();
-        let of_function = [(name.clone(), downgrades)].into();
-        let mut one = standing(Known::default(), Some(Figures::default()));
-        one.class = name;
-        let reports = class_reports(vec![one], &of_function, Time(2));
+        let of_function = OfFunction {
+            downgrades: [(name.clone(), downgrades)].into(),
+            restoring: [name.clone()].into(),
+        };
+        let other = standing(Known::default(), Some(Figures::default()));
+        let one = ClassStanding {
+            class: name,
+            ..standing(Known::default(), Some(Figures::default()))
+        };
+        let reports = class_reports(vec![one, other], &of_function, Time(2));
+        assert!(reports[0].restoring && !reports[1].restoring);
         let now = reports[0].downgrade.clone().unwrap();
         assert_eq!((&*now.level, &*now.reason), ("eventual", "behind"));
     }

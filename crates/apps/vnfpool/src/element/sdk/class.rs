@@ -331,6 +331,12 @@ impl State {
         }
     }
 
+    /// Whether this element is the active and its function is asked to put everything again, since what
+    /// is here is not all.
+    pub(super) fn is_restoring(&self) -> bool {
+        self.tenure.is_some() && self.is_registered() && !self.table.is_complete()
+    }
+
     /// How many changes may be taken before the successor has to be waited for.
     pub(super) fn room(&mut self, now: Time) -> usize {
         let Some(level) = self.spec.as_ref().map(|spec| spec.level) else {

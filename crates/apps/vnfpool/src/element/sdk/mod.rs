@@ -218,6 +218,15 @@ impl Hub {
             .collect()
     }
 
+    /// The classes of a slot that the function has yet to put again.
+    pub(crate) fn restoring(&self, slot: SlotId) -> BTreeSet<ClassName> {
+        let classes = self.state().classes.get(&slot).cloned().unwrap_or_default();
+        let each = classes.into_iter();
+        each.filter(|(_, class)| class.state().is_restoring())
+            .map(|(name, _)| name)
+            .collect()
+    }
+
     /// Lets entries go whose time is over. The active decides that, its copies follow.
     fn sweep(&self, now: Time) {
         self.drop_left_out(now);

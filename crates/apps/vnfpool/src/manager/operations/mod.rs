@@ -18,7 +18,7 @@ use vnfpool_transport::Identity;
 use vnfpool_wire::datagram::NodeId;
 
 use self::status::pool_status;
-pub(super) use self::switchover::{SwitchbackPatience, switch_back};
+pub(super) use self::switchover::{SWITCHOVER_TIME_MAX, SwitchbackPatience, switch_back};
 use super::db::DbError;
 use super::events::Happening;
 use super::pulse::{Command, SlotView};

@@ -32,6 +32,7 @@ fn of_class(report: &ClassReport, name: impl Fn(NodeId) -> Option<ElementId>) ->
         repaired_ms,
         event_source,
         fallback_reason,
+        restoring,
     } = report;
     let now = downgrade.as_ref().map(|one| one.level.clone());
     ClassStatus {
@@ -56,6 +57,7 @@ fn of_class(report: &ClassReport, name: impl Fn(NodeId) -> Option<ElementId>) ->
         repaired_ms: *repaired_ms,
         event_source: text(event_source),
         fallback_reason: text(fallback_reason),
+        restoring: *restoring,
     }
 }
 

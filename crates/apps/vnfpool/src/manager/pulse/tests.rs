@@ -15,7 +15,7 @@ struct Played {
     pulse: Pulse,
     thread: Option<JoinHandle<()>>,
     disk: std_mpsc::Receiver<(Writing, Stored)>,
-    _noticed: mpsc::Receiver<Notice>,
+    noticed: mpsc::Receiver<Notice>,
 }
 
 impl Played {
@@ -32,12 +32,11 @@ impl Played {
             pulse,
             thread: Some(thread),
             disk,
-            _noticed: noticed,
+            noticed,
         }
     }
 
-    /// A new machine, which wants to give its slot to `node`.
-    fn add_slot(&self, node: u32) -> (Writing, Record) {
+    fn add(&self, stored: Option<Stored>) {
         self.pulse.send(Command::AddSlot {
             id: SLOT,
             pool: "edge".parse().unwrap(),
@@ -49,10 +48,14 @@ impl Played {
                 boot: 1,
                 manager_lease_ms_max: 1_000,
             },
-            stored: None,
+            stored,
         });
+    }
+
+    /// An element's request.
+    fn say(&self, node: u32, epoch: Epoch) {
         let message = Message::Request(Request {
-            epoch: Epoch::default(),
+            epoch,
             incarnation: Incarnation(1),
             sent_at: now(),
             heard_manager: true,
@@ -63,8 +66,26 @@ impl Played {
         let from = NodeId(node);
         let input = Input::Received { from, message };
         self.pulse.send(Command::Input { slot: SLOT, input });
+    }
+
+    /// A new machine, which wants to give its slot to `node`.
+    fn add_slot(&self, node: u32) -> (Writing, Record) {
+        self.add(None);
+        self.say(node, Epoch::default());
         let (writing, stored) = self.disk.recv_timeout(Duration::from_secs(10)).unwrap();
         (writing, stored.record)
+    }
+
+    /// The next handover that is told.
+    fn handover(&mut self) -> (NodeId, NodeId) {
+        let give_up = now().after(Duration::from_secs(10));
+        loop {
+            if let Ok(Notice::HandedOver { handover, .. }) = self.noticed.try_recv() {
+                return (handover.from, handover.to);
+            }
+            assert!(now() < give_up, "no handover is told");
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 
     fn remove_slot(&self) {
@@ -123,4 +144,31 @@ fn what_the_disk_says_of_an_earlier_machines_record_counts_for_nothing() {
     while played.in_force() != Some(after) {
         assert!(now() < give_up, "its own record never comes into force");
     }
+}
+
+/// Goal: of a pair's turns the manager tells those that it has not ordered. Method: the slot goes to gw2,
+/// back by an order, and there again.
+#[test]
+fn a_handover_that_nobody_ordered_is_told() {
+    let mut played = Played::start();
+    let member = |node| Member {
+        node: NodeId(node),
+        incarnation: Incarnation(1),
+    };
+    played.add(Some(Stored::of(Record {
+        term: 4,
+        first: member(1),
+        second: Some(member(2)),
+        pace: Timing::default().pace(),
+    })));
+    let turn = |turn| Epoch { term: 4, turn };
+    played.say(1, turn(0));
+    played.say(2, turn(1));
+    assert_eq!(played.handover(), (NodeId(1), NodeId(2)));
+    let (slot, from) = (SLOT, Some(NodeId(2)));
+    played.pulse.send(Command::Ordered { slot, from });
+    played.say(1, turn(2));
+    // Had the order not counted, this would be a return to what was told last.
+    played.say(2, turn(3));
+    assert_eq!(played.handover(), (NodeId(1), NodeId(2)));
 }

@@ -55,6 +55,11 @@ impl Element {
         state.table.is_complete()
     }
 
+    /// Whether the manager is told that the function has yet to put its class again.
+    fn is_restoring(&self) -> bool {
+        self.hub.restoring(SLOT).contains(&named("c"))
+    }
+
     fn is_asked_to_restore(&mut self) -> bool {
         let replies = replies(&mut self.session);
         let is_request = |reply: &ReplyKind| matches!(reply, ReplyKind::Restore(_));
@@ -65,7 +70,7 @@ impl Element {
 #[test]
 fn the_first_function_of_a_pool_begins_with_what_it_has() {
     let mut element = Element::active(false, false);
-    assert!(element.is_complete());
+    assert!(element.is_complete() && !element.is_restoring());
     assert_eq!(element.health.fault(), None);
     assert!(!element.is_asked_to_restore());
 }
@@ -73,9 +78,16 @@ fn the_first_function_of_a_pool_begins_with_what_it_has() {
 #[test]
 fn a_function_that_has_the_state_is_asked_for_it() {
     let mut element = Element::active(true, true);
-    assert!(!element.is_complete());
+    assert!(!element.is_complete() && element.is_restoring());
     assert_eq!(element.health.fault(), None);
     assert!(element.is_asked_to_restore());
+    let restored = Restored {
+        slot: SLOT.0,
+        class: 0,
+        epoch: Epoch::first_of(1).fencing_token(),
+    };
+    give(&mut element.session, Kind::Restored(restored));
+    assert!(element.is_complete() && !element.is_restoring());
 }
 
 /// Goal: when agent and function are both new, the successor's copy is the only one. The empty table is
