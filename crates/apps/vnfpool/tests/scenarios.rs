@@ -164,6 +164,7 @@ const LEFT_TO_THE_MATRIX: &[&str] = &[
     "resume-60s",
     "standby-link",
     "standby-silent",
+    "stop-kill",
     "stutter",
     "two-box-active",
     "two-box-standby",

@@ -77,9 +77,9 @@ impl Step {
     pub(super) fn note(&self) -> Option<&'static str> {
         match self.name() {
             "kill" | "freeze" => Some(
-                "Why the outage is shorter than the takeover: the processes are gone, the kernel is \
-                 not. It goes on forwarding until the lease is over; then its gate closes, and the \
-                 other gateway's opens.",
+                "Why the outage is shorter than the takeover: the processes are dead or stopped, the \
+                 kernel is not. It goes on forwarding until the lease is over; then its gate closes, \
+                 and the other gateway's opens.",
             ),
             _ => None,
         }
