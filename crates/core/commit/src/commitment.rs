@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use vnfpool_model::Time;
 
-/// Entries and questions whose way to the successor is timed during a downgrade. More that are on their way at a
-/// time say that it is not prompt.
+/// Entries and questions whose way to the successor is timed during a downgrade. More that are on
+/// their way at a time say that it is not prompt.
 const PROBES_MAX: usize = 1024;
 /// An acknowledgement is prompt within this part of [`Limits::wait_max`].
 const PROMPT_PART: u32 = 4;
@@ -269,9 +269,7 @@ impl<K: Ord + Clone> Commitment<K> {
         match &self.downgrade {
             Some(downgrade) => {
                 let calm = downgrade.calm_since.map(|at| at.after(self.limits.calm));
-                let asks = self.has_successor && downgrade.probes.is_empty();
-                let ask = asks.then_some(downgrade.ask_at);
-                calm.into_iter().chain(ask).min()
+                calm.into_iter().chain(self.ask_at()).min()
             }
             None => Some(self.waiting.front()?.since.after(self.limits.wait_max)),
         }
@@ -411,14 +409,17 @@ impl<K: Ord + Clone> Commitment<K> {
             self.end_downgrade(now, effects);
         }
         // Without a packet nobody else would find out that it is prompt again.
-        if let Some(downgrade) = &mut self.downgrade
-            && self.has_successor
-            && downgrade.probes.is_empty()
-            && downgrade.ask_at <= now
-        {
+        let is_due = self.ask_at().is_some_and(|due| due <= now);
+        if let Some(downgrade) = self.downgrade.as_mut().filter(|_| is_due) {
             downgrade.ask_at = now.after(self.limits.calm / ASK_PART);
             effects.ask = true;
         }
+    }
+
+    /// When the successor is to be asked whether it is prompt, since nothing on its way there will say.
+    fn ask_at(&self) -> Option<Time> {
+        let downgrade = self.downgrade.as_ref().filter(|_| self.has_successor)?;
+        downgrade.probes.is_empty().then_some(downgrade.ask_at)
     }
 
     /// Begins a downgrade, or gives the one that there is a reason that does not end by itself.

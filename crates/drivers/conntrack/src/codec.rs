@@ -93,8 +93,8 @@ impl From<TupleError> for DecodeError {
 /// Items share so much memory: it is free again when the last of them is.
 const BUFFER_BYTES: usize = 16 * 1024;
 
-/// What another kernel can hold of `entry`, as an item of the state stream, cut from `buffer` (which is refilled when it is used
-/// up, so that an item costs no allocation of its own).
+/// What another kernel can hold of `entry`, as an item of the state stream, cut from `buffer` (which is
+/// refilled when it is used up, so that an item costs no allocation of its own).
 pub fn item(entry: &Entry, buffer: &mut BytesMut) -> Item {
     if buffer.capacity() < ENTRY_BYTES_MAX {
         buffer.reserve(BUFFER_BYTES);

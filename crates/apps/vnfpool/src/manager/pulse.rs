@@ -529,4 +529,4 @@ fn view_of(machine: &Slot, at: Time) -> SlotView {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

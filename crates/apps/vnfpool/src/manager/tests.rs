@@ -30,12 +30,13 @@ use vnfpool_wire::control::{
     CLASSES_REPORTED_MAX, ClassReport, DowngradeReport, DrainFailures, ElementReport, Frame,
     HandoverTrouble, Hello, SlotReport, SwitchoverCommand, SwitchoverResult,
 };
-use vnfpool_wire::datagram::{Member, Message, NodeId, Record, Request};
+use vnfpool_wire::datagram::{Member, NodeId, Record};
 
 use super::db::Db;
 use super::fencing::armed_slots;
 use super::load_registry;
 use super::operations::{Api, Word};
+use super::pulse::tests::request;
 use super::pulse::{Command, Handover, Notice, PulseSetup, SlotView, View};
 use super::registry::Live;
 use super::shared::{Parts, Shared, reports_of_member};
@@ -666,18 +667,7 @@ async fn a_switchover_is_asked_of_who_serves_by_the_newest_turn() {
             let pulse = pulse.clone();
             tokio::spawn(async move {
                 tokio::time::sleep(Duration::from_millis(100)).await;
-                let message = Message::Request(Request {
-                    epoch: Epoch { term: 4, turn },
-                    incarnation: Incarnation(1),
-                    sent_at: now(),
-                    heard_manager: true,
-                    able: true,
-                    renounces: false,
-                    candidate: None,
-                });
-                let from = NodeId(node);
-                let input = Input::Received { from, message };
-                pulse.send(Command::Input { slot, input });
+                pulse.send(request(slot, node, Epoch { term: 4, turn }));
             });
         }
     };

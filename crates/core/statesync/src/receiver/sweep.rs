@@ -82,10 +82,10 @@ impl Open {
             return !is_touched;
         };
         row.seen_in = sweep.mark();
-        let held = hashes.of_value(&item.value);
         if is_touched {
             return false;
         }
+        let held = hashes.of_value(&item.value);
         if held == row.value {
             row.held = row.value;
         } else if row.is_wanted() {

@@ -267,11 +267,7 @@ fn a_change_lost_behind_queued_ones_is_not_hidden_by_them() {
 /// Goal: what the source's loss hid is told, and nothing else. (Few entries of many.)
 #[test]
 fn after_a_loss_only_what_differs_is_told() {
-    let mut world = World::new();
-    for key in 0..200 {
-        world.source.put(key, 0);
-        world.read_events(1);
-    }
+    let mut world = World::of(200);
     world.settle();
     let changes = world.sender.status();
     for round in 0..2 {
@@ -296,11 +292,7 @@ fn after_a_loss_only_what_differs_is_told() {
 /// changed there are found and mended within a minute under traffic, and both ends say so.
 #[test]
 fn a_copy_that_differs_is_found_and_mended_in_part() {
-    let mut world = World::new();
-    for key in 0..100 {
-        world.source.put(key, 0);
-        world.read_events(1);
-    }
+    let mut world = World::of(100);
     world.settle();
     let before = world.sender.status();
     world.lose(17);
@@ -328,11 +320,7 @@ fn a_copy_that_differs_is_found_and_mended_in_part() {
 /// and counted; when it is altered the same way again after it was right, that is found.
 #[test]
 fn what_a_copy_cannot_hold_is_not_asked_for_for_ever() {
-    let mut world = World::new();
-    for key in 0..30 {
-        world.source.put(key, 0);
-        world.read_events(1);
-    }
+    let mut world = World::of(30);
     world.stubborn = Some(7);
     world.settle();
     world.audit(|_| None);
@@ -384,11 +372,7 @@ fn a_loss_during_an_audit_leaves_nothing_of_the_life_before() {
 /// A world of 30 entries in sync, in which the standby has just found that somebody changed the entry
 /// of key 7 and the sender has not heard of it.
 fn altered_and_found() -> World {
-    let mut world = World::new();
-    for key in 0..30 {
-        world.source.put(key, 0);
-        world.read_events(1);
-    }
+    let mut world = World::of(30);
     world.settle();
     world.alter(7, 5, false);
     while world.receiver.status().altered == 0 {

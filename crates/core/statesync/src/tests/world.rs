@@ -198,6 +198,16 @@ impl World {
         world
     }
 
+    /// A world whose source has the entries of so many keys, told one by one.
+    pub(super) fn of(keys: u8) -> Self {
+        let mut world = Self::new();
+        for key in 0..keys {
+            world.source.put(key, 0);
+            world.read_events(1);
+        }
+        world
+    }
+
     pub(super) fn pass_time(&mut self, millis: u64) {
         self.now = self.now.after(Duration::from_millis(millis));
         if self.sender.deadline().is_some_and(|due| due <= self.now) {

@@ -10,6 +10,22 @@ use super::*;
 
 const SLOT: SlotId = SlotId(7);
 
+/// A request of the element `node`, which has heard the manager and could serve.
+pub(in crate::manager) fn request(slot: SlotId, node: u32, epoch: Epoch) -> Command {
+    let message = Message::Request(Request {
+        epoch,
+        incarnation: Incarnation(1),
+        sent_at: now(),
+        heard_manager: true,
+        able: true,
+        renounces: false,
+        candidate: None,
+    });
+    let from = NodeId(node);
+    let input = Input::Received { from, message };
+    Command::Input { slot, input }
+}
+
 /// The thread, and the records that it wants on disk.
 struct Played {
     pulse: Pulse,
@@ -54,18 +70,7 @@ impl Played {
 
     /// An element's request.
     fn say(&self, node: u32, epoch: Epoch) {
-        let message = Message::Request(Request {
-            epoch,
-            incarnation: Incarnation(1),
-            sent_at: now(),
-            heard_manager: true,
-            able: true,
-            renounces: false,
-            candidate: None,
-        });
-        let from = NodeId(node);
-        let input = Input::Received { from, message };
-        self.pulse.send(Command::Input { slot: SLOT, input });
+        self.pulse.send(request(SLOT, node, epoch));
     }
 
     /// A new machine, which wants to give its slot to `node`.

@@ -443,8 +443,8 @@ fn a_loss_stops_the_mark() {
     assert_eq!(behind(at(300), SenderInput::Tick), Some(200_000));
 }
 
-/// A standby that wants `count` entries anew, and the sender of whose sums and scans is asked in the
-/// ten minutes after it.
+/// What a sender told in the ten minutes after its standby wanted something anew: sums of buckets, how
+/// many buckets each scan sent whole, entries.
 struct SlowReading {
     sums: usize,
     wholes: Vec<usize>,
